@@ -1,0 +1,14 @@
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test parity lint
+# The README's two commands.
+demo:
+	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e . && $(BIN)/python examples/first_picture.py
+test:
+	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e '.[test]' && $(BIN)/python -m pytest tests --ignore=tests/parity
+# The comparison with PyTorch, side by side. torch is installed first, by its exact version, for a CPU build.
+parity:
+	$(BIN)/pip install -q torch==2.13.0 && $(BIN)/pip install -q -c constraints.txt -e '.[test,parity]' && $(BIN)/python -m pytest tests/parity
+lint:
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,0 +1,192 @@
+"""The Ascend table: the same functions as `cpu.py` on `mindspore.mint` (aclnn) and Ascend's fused kernels.
+
+No NPU is needed to compile it: `mindspore.export` type- and shape-checks these operators on any machine, and the
+audit test does so for every entry.
+"""
+
+import mindspore as ms
+from mindspore import mint, ops
+
+from .common import attention_math, grouped_heads
+
+F = mint.nn.functional
+
+
+def linear(input, weight, bias):
+    return F.linear(input, weight, bias)
+
+
+def conv1d(input, weight, bias, stride, padding, dilation, groups):
+    output = conv2d(
+        input.expand_dims(2), weight.expand_dims(2), bias, (1,) + stride, (0,) + padding, (1,) + dilation, groups
+    )
+    return output.squeeze(2)
+
+
+def conv2d(input, weight, bias, stride, padding, dilation, groups):
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d(input, weight, bias, stride, padding, dilation, groups):
+    return F.conv3d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation):
+    return F.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def group_norm(input, num_groups, weight, bias, eps):
+    return F.group_norm(input, num_groups, weight, bias, eps)
+
+
+def layer_norm(input, normalized_shape, weight, bias, eps):
+    return F.layer_norm(input, normalized_shape, weight, bias, eps)
+
+
+def rms_norm(input, normalized_shape, weight, eps):
+    if weight is None:
+        weight = mint.ones(normalized_shape, dtype=input.dtype)
+    return ops.rms_norm(input, weight, eps)[0]
+
+
+def batch_norm(input, running_mean, running_var, weight, bias, eps):
+    return F.batch_norm(input, running_mean, running_var, weight, bias, False, 0.1, eps)
+
+
+def silu(input):
+    return F.silu(input)
+
+
+def gelu(input, approximate):
+    return F.gelu(input, approximate=approximate)
+
+
+def relu(input):
+    return F.relu(input)
+
+
+def leaky_relu(input, negative_slope):
+    return F.leaky_relu(input, negative_slope)
+
+
+def elu(input, alpha):
+    return F.elu(input, alpha)
+
+
+def mish(input):
+    return F.mish(input)
+
+
+def softplus(input):
+    return F.softplus(input)
+
+
+def sigmoid(input):
+    return F.sigmoid(input)
+
+
+def tanh(input):
+    return F.tanh(input)
+
+
+def softmax(input, dim):
+    return F.softmax(input, dim)
+
+
+def dropout(input, p):
+    return F.dropout(input, p, True)
+
+
+def embedding(input, weight):
+    return F.embedding(input, weight)
+
+
+def pad(input, padding, mode, value):
+    return F.pad(input, padding, mode, value if mode == "constant" else 0)
+
+
+def interpolate_nearest(input, size):
+    return F.interpolate(input, size, mode="nearest")
+
+
+def interpolate_linear(input, size, mode, align_corners):
+    return F.interpolate(input, size, mode=mode, align_corners=align_corners)
+
+
+def avg_pool2d(input, kernel_size, stride, padding):
+    return F.avg_pool2d(input, kernel_size, stride, padding)
+
+
+def max_pool2d(input, kernel_size, stride, padding):
+    return F.max_pool2d(input, kernel_size, stride, padding)
+
+
+def cat(tensors, dim):
+    return mint.cat(tensors, dim)
+
+
+def stack(tensors, dim):
+    return mint.stack(tensors, dim)
+
+
+def split(input, sizes, dim):
+    return mint.split(input, sizes, dim)
+
+
+def repeat_interleave(input, repeats, dim):
+    return mint.repeat_interleave(input, repeats, dim)
+
+
+def arange(start, end, step, dtype):
+    return mint.arange(start, end, step, dtype=dtype)
+
+
+def argmax(input, dim):
+    return mint.argmax(input, dim)
+
+
+def cumsum(input, dim):
+    return mint.cumsum(input, dim)
+
+
+def bmm(input, other, transpose_b):
+    return ops.BatchMatMul(transpose_b=transpose_b)(input, other)
+
+
+def attention(query, key, value, attn_mask, is_causal, scale):
+    """Flash attention where the kernel takes the inputs (float16 or bfloat16, head size up to 512), else two products.
+
+    The kernel wants a head size that is a multiple of 16, a boolean mask of which 1 means *discard* and whose query
+    axis is full, and an additive bias in the inputs' dtype through `real_shift`.
+    """
+    batch, heads, queries, head_size = query.shape
+    if query.dtype not in (ms.float16, ms.bfloat16) or head_size > 512:
+        key, value = grouped_heads(query, key, value)
+        return attention_math(query, key, value, attn_mask, is_causal, scale)
+    padding = -head_size % 16
+    if padding:
+        query = F.pad(query, (0, padding))
+        key = F.pad(key, (0, padding))
+        value = F.pad(value, (0, padding))
+    discard, bias, keys = None, None, key.shape[2]
+    if attn_mask is not None:
+        full = (batch, attn_mask.shape[1], queries, keys)
+        if attn_mask.dtype == ms.bool_:
+            discard = mint.logical_not(attn_mask).broadcast_to(full)
+        else:
+            bias = attn_mask.astype(query.dtype).broadcast_to((batch, heads, queries, keys))
+    if is_causal:
+        future = mint.triu(mint.ones((queries, keys), dtype=ms.uint8), 1).astype(ms.bool_)
+        discard = future if discard is None else mint.logical_or(discard, future)
+    output = ops.flash_attention_score(
+        query, key, value, heads, real_shift=bias, attn_mask=discard, scalar_value=scale, input_layout="BNSD"
+    )  # fmt: skip
+    return output[..., :head_size] if padding else output
+
+
+TABLE = (
+    linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, relu,
+    leaky_relu, elu, mish, softplus, sigmoid, tanh, softmax, dropout, embedding, pad, interpolate_nearest,
+    interpolate_linear, avg_pool2d, max_pool2d, cat, stack, split, repeat_interleave, arange, argmax, cumsum, bmm,
+    attention,
+)  # fmt: skip

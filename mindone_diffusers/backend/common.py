@@ -1,0 +1,42 @@
+"""Pieces both op tables use."""
+
+import mindspore as ms
+from mindspore import Tensor, ops
+
+
+def grouped_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Repeat the key and value heads until they match the query's (grouped-query attention)."""
+    groups = query.shape[1] // key.shape[1]
+    if groups == 1:
+        return key, value
+    batch, heads, tokens, _ = key.shape
+    shape = (batch, heads, groups, tokens)
+    key = ops.broadcast_to(key.expand_dims(2), shape + (key.shape[-1],))
+    value = ops.broadcast_to(value.expand_dims(2), shape + (value.shape[-1],))
+    merged = (batch, heads * groups, tokens)
+    return key.reshape(merged + (key.shape[-1],)), value.reshape(merged + (value.shape[-1],))
+
+
+def additive_mask(mask: Tensor, dtype) -> Tensor:
+    """A boolean mask (True = attend) as an additive one; additive masks pass."""
+    if mask.dtype != ms.bool_:
+        return mask.astype(dtype)
+    return ops.select(mask, ops.zeros(mask.shape, dtype), ops.full(mask.shape, float("-inf"), dtype=dtype))
+
+
+def causal_mask(first_query: int, queries: int, keys: int, dtype) -> Tensor:
+    """Additive (queries, keys) mask in which query i sees the keys up to i."""
+    rows = ops.arange(first_query, first_query + queries).reshape((queries, 1))
+    return additive_mask(rows >= ops.arange(0, keys).reshape((1, keys)), dtype)
+
+
+def attention_math(query, key, value, attn_mask, is_causal, scale, first_query: int = 0) -> Tensor:
+    """softmax(Q K^T * scale + mask) V as two batched products. The scores stay in the inputs' dtype, the softmax is
+    taken in float32."""
+    scores = ops.BatchMatMul(transpose_b=True)(query * scale, key)
+    if attn_mask is not None:
+        scores = scores + additive_mask(attn_mask, scores.dtype)
+    if is_causal:
+        scores = scores + causal_mask(first_query, query.shape[2], key.shape[2], scores.dtype)
+    weights = ops.softmax(scores.astype(ms.float32), -1).astype(value.dtype)
+    return ops.BatchMatMul()(weights, value)

@@ -1,0 +1,213 @@
+"""The CPU table: torch semantics on MindSpore's CPU kernels (most of `mindspore.mint` has none).
+
+Arguments arrive normalised by `nn.functional`: sizes as tuples, sides of a padding in torch's order (last axis
+first). `TABLE` at the end lists the entries; `ascend.py` gives the same names.
+"""
+
+import mindspore as ms
+from mindspore import Tensor, ops
+
+from .common import attention_math, grouped_heads
+
+# Scores of one attention call are kept below this many bytes by cutting the queries into chunks.
+ATTENTION_SCORE_BYTES = 512 * 2**20
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    rows = ops.MatMul(transpose_b=True)(input.reshape((-1, input.shape[-1])), weight)
+    if bias is not None:
+        rows = ops.BiasAdd()(rows, bias)
+    return rows.reshape(input.shape[:-1] + (weight.shape[0],))
+
+
+def conv1d(input, weight, bias, stride, padding, dilation, groups):
+    output = conv2d(
+        input.expand_dims(2), weight.expand_dims(2), bias, (1,) + stride, (0,) + padding, (1,) + dilation, groups
+    )
+    return output.squeeze(2)
+
+
+def conv2d(input, weight, bias, stride, padding, dilation, groups):
+    return ops.conv2d(input, weight, bias, stride, "pad", padding, dilation, groups)
+
+
+def conv3d(input, weight, bias, stride, padding, dilation, groups):
+    return ops.conv3d(input, weight, bias, stride, "pad", padding, dilation, groups)
+
+
+def conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation):
+    if groups != 1:
+        raise NotImplementedError("conv_transpose2d on the CPU supports groups=1 only.")
+    batch, _, height, width = input.shape
+    out_channels, kernel = weight.shape[1], weight.shape[2:]
+    size = tuple(
+        (length - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + output_padding[i] + 1
+        for i, length in enumerate((height, width))
+    )
+    pad = (padding[0], padding[0], padding[1], padding[1])
+    # The primitive is a convolution's gradient: its out_channel is that convolution's, our in_channels.
+    output = ops.Conv2DTranspose(
+        weight.shape[0], kernel, pad_mode="pad", pad=pad, stride=stride, dilation=dilation
+    )(input, weight, (batch, out_channels) + size)
+    return output if bias is None else ops.BiasAdd()(output, bias)
+
+
+def group_norm(input, num_groups, weight, bias, eps):
+    return ops.group_norm(input, num_groups, weight, bias, eps)
+
+
+def layer_norm(input, normalized_shape, weight, bias, eps):
+    axis = input.ndim - len(normalized_shape)
+    if weight is None:
+        weight = ops.ones(normalized_shape, input.dtype)
+    if bias is None:
+        bias = ops.zeros(normalized_shape, input.dtype)
+    return ops.LayerNorm(axis, axis, eps)(input, weight, bias)[0]
+
+
+def rms_norm(input, normalized_shape, weight, eps):
+    axes = tuple(range(-len(normalized_shape), 0))
+    wide = input.astype(ms.float32)
+    output = wide * ops.rsqrt(ops.ReduceMean(keep_dims=True)(wide * wide, axes) + eps)
+    output = output.astype(input.dtype)
+    return output if weight is None else output * weight
+
+
+def batch_norm(input, running_mean, running_var, weight, bias, eps):
+    return ops.batch_norm(input, running_mean, running_var, weight, bias, False, 0.1, eps)
+
+
+def silu(input):
+    return ops.silu(input)
+
+
+def gelu(input, approximate):
+    return ops.gelu(input, approximate)
+
+
+def relu(input):
+    return ops.relu(input)
+
+
+def leaky_relu(input, negative_slope):
+    return ops.leaky_relu(input, negative_slope)
+
+
+def elu(input, alpha):
+    return ops.elu(input, alpha)
+
+
+def mish(input):
+    return ops.mish(input)
+
+
+def softplus(input):
+    return ops.softplus(input)
+
+
+def sigmoid(input):
+    return ops.sigmoid(input)
+
+
+def tanh(input):
+    return ops.tanh(input)
+
+
+def softmax(input, dim):
+    return ops.softmax(input, dim)
+
+
+def dropout(input, p):
+    return ops.dropout(input, p, True)
+
+
+def embedding(input, weight):
+    return ops.gather(weight, input, 0)
+
+
+def pad(input, padding, mode, value):
+    return ops.pad(input, padding, mode, value if mode == "constant" else None)
+
+
+def interpolate_nearest(input, size):
+    spatial = input.shape[2:]
+    if len(spatial) == 2 and size[0] % spatial[0] == 0 and size[1] % spatial[1] == 0:
+        rows, columns = size[0] // spatial[0], size[1] // spatial[1]
+        cells = input.reshape(input.shape[:2] + (spatial[0], 1, spatial[1], 1))
+        cells = ops.broadcast_to(cells, input.shape[:2] + (spatial[0], rows, spatial[1], columns))
+        return cells.reshape(input.shape[:2] + size)
+    return ops.interpolate(input, size, mode="nearest")
+
+
+def interpolate_linear(input, size, mode, align_corners):
+    return ops.interpolate(input, size, mode=mode, align_corners=align_corners)
+
+
+def avg_pool2d(input, kernel_size, stride, padding):
+    return ops.avg_pool2d(input, kernel_size, stride, padding)
+
+
+def max_pool2d(input, kernel_size, stride, padding):
+    return ops.max_pool2d(input, kernel_size, stride, padding)
+
+
+def cat(tensors, dim):
+    return ops.concat(tensors, dim)
+
+
+def stack(tensors, dim):
+    return ops.stack(tensors, dim)
+
+
+def split(input, sizes, dim):
+    return ops.split(input, sizes, dim)
+
+
+def repeat_interleave(input, repeats, dim):
+    dim = dim % input.ndim
+    shape = input.shape
+    cells = input.expand_dims(dim + 1)
+    cells = ops.broadcast_to(cells, shape[: dim + 1] + (repeats,) + shape[dim + 1 :])
+    return cells.reshape(shape[:dim] + (shape[dim] * repeats,) + shape[dim + 1 :])
+
+
+def arange(start, end, step, dtype):
+    return ops.arange(start, end, step, dtype=dtype)
+
+
+def argmax(input, dim):
+    return ops.argmax(input, dim)
+
+
+def cumsum(input, dim):
+    return ops.cumsum(input, dim)
+
+
+def bmm(input, other, transpose_b):
+    return ops.BatchMatMul(transpose_b=transpose_b)(input, other)
+
+
+def attention(query, key, value, attn_mask, is_causal, scale):
+    """Softmax attention on (batch, heads, tokens, head size), with the memory of the scores bounded."""
+    key, value = grouped_heads(query, key, value)
+    batch, heads, queries, _ = query.shape
+    row_bytes = batch * heads * key.shape[2] * 4
+    rows = max(1, ATTENTION_SCORE_BYTES // row_bytes)
+    if rows >= queries:
+        return attention_math(query, key, value, attn_mask, is_causal, scale)
+    outputs = ()
+    for start in range(0, queries, rows):
+        stop = min(start + rows, queries)
+        mask = attn_mask
+        if mask is not None and mask.shape[-2] != 1:
+            mask = mask[..., start:stop, :]
+        outputs += (attention_math(query[:, :, start:stop], key, value, mask, is_causal, scale, start),)
+    return ops.concat(outputs, 2)
+
+
+TABLE = (
+    linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, relu,
+    leaky_relu, elu, mish, softplus, sigmoid, tanh, softmax, dropout, embedding, pad, interpolate_nearest,
+    interpolate_linear, avg_pool2d, max_pool2d, cat, stack, split, repeat_interleave, arange, argmax, cumsum, bmm,
+    attention,
+)  # fmt: skip

@@ -1,0 +1,38 @@
+"""Graph mode: `mindspore.jit` of a cell's methods, counting compilations and forgetting stale ones."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mindspore as ms
+from mindspore.common import api
+
+
+def in_global_graph_mode() -> bool:
+    """Whether the user has set `mindspore.set_context(mode=mindspore.GRAPH_MODE)`."""
+    return ms.get_context("mode") == ms.GRAPH_MODE
+
+
+def check_jit_level(jit_level: str) -> None:
+    """Raises ValueError for a level other than "O0" and "O1" ("O2" is gone from MindSpore 2.9)."""
+    if jit_level not in ("O0", "O1"):
+        raise ValueError(f"Unknown jit_level {jit_level!r}: expected 'O0' or 'O1'.")
+
+
+def jit(function: Callable, jit_level: str = "O0", **options: Any) -> Callable:
+    """`mindspore.jit`, by abstract syntax tree."""
+    return ms.jit(function, jit_level=jit_level, **options)
+
+
+def compilations() -> int:
+    """How many graphs MindSpore has compiled by `jit` in this process so far."""
+    return len(api.ms_compile_cache)
+
+
+def forget_compiled(cell: ms.nn.Cell) -> None:
+    """Have the cell's methods compiled again at their next call.
+
+    MindSpore keeps a compiled graph by the cell's creation time and the arguments' signature, and does not see that
+    an attribute, a sub-cell or a Parameter object was replaced.
+    """
+    cell._create_time = time.time_ns()

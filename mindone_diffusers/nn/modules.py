@@ -1,0 +1,323 @@
+"""Layers with torch's names, constructor arguments, parameter names and shapes.
+
+Parameters are created without being filled: they allocate no memory until a checkpoint is bound to them
+(`core/weights.py`) or `initialize` fills them with torch's default distributions.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import mindspore as ms
+import mindspore.nn
+import numpy as np
+from mindspore import Tensor
+from mindspore.common.initializer import initializer
+
+from . import functional as F
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+_dtype = ms.float32
+
+
+@contextlib.contextmanager
+def parameter_dtype(dtype) -> Iterator[None]:
+    """Within the context, layers create their parameters in `dtype` (float32 by default)."""
+    global _dtype
+    previous, _dtype = _dtype, dtype
+    try:
+        yield
+    finally:
+        _dtype = previous
+
+
+def _zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def _ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _uniform(bound: float) -> Initializer:
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return (rng.random(shape, dtype=np.float32) * 2 - 1) * np.float32(bound)
+
+    return draw
+
+
+def Parameter(shape: tuple[int, ...], init: Initializer = _zeros, requires_grad: bool = True) -> ms.Parameter:
+    """A parameter that allocates nothing yet; `initialize` fills it with `init(rng, shape)`."""
+    parameter = ms.Parameter(initializer("zeros", tuple(shape), _dtype), requires_grad=requires_grad)
+    parameter.draw_initial = init
+    return parameter
+
+
+def initialize(parameter: ms.Parameter, rng: np.random.Generator) -> None:
+    """Fill one parameter with its default distribution."""
+    values = parameter.draw_initial(rng, parameter.shape)
+    parameter.set_data(Tensor(values).astype(parameter.dtype))
+
+
+class Module(ms.nn.Cell):
+    """`mindspore.nn.Cell` with the torch method names that ported code calls."""
+
+    def train(self, mode: bool = True) -> "Module":
+        return self.set_train(mode)
+
+    def eval(self) -> "Module":
+        return self.set_train(False)
+
+    def named_parameters(self) -> Iterator[tuple[str, ms.Parameter]]:
+        return self.parameters_and_names()
+
+    def parameters(self) -> Iterator[ms.Parameter]:
+        return (parameter for _, parameter in self.parameters_and_names())
+
+    def named_modules(self) -> Iterator[tuple[str, "Module"]]:
+        return self.cells_and_names()
+
+    def modules(self) -> Iterator["Module"]:
+        return (module for _, module in self.cells_and_names())
+
+    def children(self) -> Iterator["Module"]:
+        return iter(self.cells())
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Module":
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+
+class ModuleList(ms.nn.CellList, Module):
+    """Modules in a list; children are named "0", "1", ..."""
+
+
+class Sequential(ms.nn.SequentialCell, Module):
+    """Modules called one after the other."""
+
+
+class Identity(Module):
+    def construct(self, input: Tensor) -> Tensor:
+        return input
+
+
+class Linear(Module):
+    """`input @ weight.T + bias` with weight (out_features, in_features)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        bound = 1 / math.sqrt(in_features) if in_features else 0.0
+        self.weight = Parameter((out_features, in_features), _uniform(bound))
+        self.bias = Parameter((out_features,), _uniform(bound)) if bias else None
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight, self.bias)
+
+
+class _Conv(Module):
+    rank: int
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
+        bias: bool = True,
+    ):  # fmt: skip
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = F._tuple(kernel_size, self.rank)
+        self.stride = F._tuple(stride, self.rank)
+        self.padding = F._tuple(padding, self.rank)
+        self.dilation = F._tuple(dilation, self.rank)
+        self.groups = groups
+        bound = 1 / math.sqrt(in_channels // groups * math.prod(self.kernel_size))
+        self.weight = Parameter((out_channels, in_channels // groups, *self.kernel_size), _uniform(bound))
+        self.bias = Parameter((out_channels,), _uniform(bound)) if bias else None
+
+
+class Conv1d(_Conv):
+    """Input (N, C, L)."""
+
+    rank = 1
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.conv1d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv2d(_Conv):
+    """Input (N, C, H, W)."""
+
+    rank = 2
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv3d(_Conv):
+    """Input (N, C, D, H, W)."""
+
+    rank = 3
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.conv3d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class ConvTranspose2d(Module):
+    """Transposed convolution with weight (in_channels, out_channels / groups, kh, kw)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, output_padding=0, groups: int = 1,
+        bias: bool = True, dilation=1,
+    ):  # fmt: skip
+        super().__init__()
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.groups, self.dilation = groups, dilation
+        kernel_size = F._tuple(kernel_size, 2)
+        bound = 1 / math.sqrt(out_channels // groups * math.prod(kernel_size))
+        self.weight = Parameter((in_channels, out_channels // groups, *kernel_size), _uniform(bound))
+        self.bias = Parameter((out_channels,), _uniform(bound)) if bias else None
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )
+
+
+class Embedding(Module):
+    """Rows of weight (num_embeddings, embedding_dim)."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int):
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.weight = Parameter((num_embeddings, embedding_dim), _normal)
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.embedding(input, self.weight)
+
+
+class GroupNorm(Module):
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__()
+        self.num_groups = num_groups
+        self.eps = eps
+        self.weight = Parameter((num_channels,), _ones) if affine else None
+        self.bias = Parameter((num_channels,), _zeros) if affine else None
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class LayerNorm(Module):
+    def __init__(self, normalized_shape, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
+        super().__init__()
+        self.normalized_shape = F._tuple(normalized_shape, 1)
+        self.eps = eps
+        self.weight = Parameter(self.normalized_shape, _ones) if elementwise_affine else None
+        self.bias = Parameter(self.normalized_shape, _zeros) if elementwise_affine and bias else None
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Module):
+    def __init__(self, normalized_shape, eps: float | None = None, elementwise_affine: bool = True):
+        super().__init__()
+        self.normalized_shape = F._tuple(normalized_shape, 1)
+        self.eps = eps
+        self.weight = Parameter(self.normalized_shape, _ones) if elementwise_affine else None
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+
+class BatchNorm2d(Module):
+    """Inference only: normalises with the stored statistics."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = Parameter((num_features,), _ones)
+        self.bias = Parameter((num_features,), _zeros)
+        self.running_mean = Parameter((num_features,), _zeros, requires_grad=False)
+        self.running_var = Parameter((num_features,), _ones, requires_grad=False)
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+
+
+class Dropout(Module):
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p = p
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training)
+
+
+class SiLU(Module):
+    def construct(self, input: Tensor) -> Tensor:
+        return F.silu(input)
+
+
+class GELU(Module):
+    def __init__(self, approximate: str = "none"):
+        super().__init__()
+        self.approximate = approximate
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.gelu(input, self.approximate)
+
+
+class ReLU(Module):
+    def construct(self, input: Tensor) -> Tensor:
+        return F.relu(input)
+
+
+class LeakyReLU(Module):
+    def __init__(self, negative_slope: float = 0.01):
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.leaky_relu(input, self.negative_slope)
+
+
+class Mish(Module):
+    def construct(self, input: Tensor) -> Tensor:
+        return F.mish(input)
+
+
+class Sigmoid(Module):
+    def construct(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    def construct(self, input: Tensor) -> Tensor:
+        return F.tanh(input)
+
+
+class AvgPool2d(Module):
+    def __init__(self, kernel_size, stride=None, padding=0):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.avg_pool2d(input, self.kernel_size, self.stride, self.padding)
+
+
+class Upsample(Module):
+    def __init__(self, size=None, scale_factor=None, mode: str = "nearest", align_corners: bool | None = None):
+        super().__init__()
+        self.size, self.scale_factor, self.mode, self.align_corners = size, scale_factor, mode, align_corners
+
+    def construct(self, input: Tensor) -> Tensor:
+        return F.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)

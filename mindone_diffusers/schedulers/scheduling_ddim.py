@@ -1,0 +1,152 @@
+"""Denoising diffusion implicit models (arXiv 2010.02502)."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..core.configuration import register_to_config
+from ..core.errors import ConfigError
+from .arrays import Array, on_host, randn_like
+from .cores import NO_TIMESTEPS, DiffusionScheduler, threshold_or_clip, unknown_prediction, velocity
+from .scheduling_utils import DenoisedSchedulerOutput
+from .tables import timestep_grid
+
+
+@dataclass
+class DDIMSchedulerOutput(DenoisedSchedulerOutput):
+    """`prev_sample` and `pred_original_sample` of a DDIM step."""
+
+
+class DDIMScheduler(DiffusionScheduler):
+    """DDIM: steps of any length through the diffusion process, deterministic (`eta=0`) up to those of DDPM (`eta=1`).
+
+    Args:
+        num_train_timesteps: length of the training schedule.
+        beta_start: first beta.
+        beta_end: last beta.
+        beta_schedule: "linear", "scaled_linear" or "squaredcos_cap_v2".
+        trained_betas: betas that replace the schedule.
+        clip_sample: clip the predicted clean sample to +-`clip_sample_range`.
+        set_alpha_to_one: the last step ends at a clean sample, instead of at timestep 0.
+        steps_offset: added to "leading" timesteps.
+        prediction_type: "epsilon", "sample" or "v_prediction".
+        thresholding: dynamic thresholding, for pixel-space models (arXiv 2205.11487).
+        dynamic_thresholding_ratio: its quantile.
+        clip_sample_range: see `clip_sample`.
+        sample_max_value: the largest threshold.
+        timestep_spacing: "leading", "trailing" or "linspace" (arXiv 2305.08891, table 2).
+        rescale_betas_zero_snr: make the last timestep pure noise (arXiv 2305.08891).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None,
+        clip_sample: bool = True,
+        set_alpha_to_one: bool = True,
+        steps_offset: int = 0,
+        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        clip_sample_range: float = 1.0,
+        sample_max_value: float = 1.0,
+        timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading",
+        rescale_betas_zero_snr: bool = False,
+    ):
+        self._set_betas()
+        self.final_alpha_cumprod = 1.0 if set_alpha_to_one else float(self.alphas_cumprod[0])
+        self.timesteps = np.arange(num_train_timesteps)[::-1]
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """Choose the timesteps.
+
+        Args:
+            num_inference_steps: how many.
+            device: ignored, timesteps stay on the host.
+
+        Raises:
+            ConfigError: more steps than the training schedule has, or an unknown `timestep_spacing`.
+        """
+        config = self.config
+        if num_inference_steps > config.num_train_timesteps:
+            raise ConfigError(f"num_inference_steps is {num_inference_steps}; the training schedule has {config.num_train_timesteps}")
+        self.num_inference_steps = num_inference_steps
+        grid = timestep_grid(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
+        self.timesteps = grid.round().astype(np.int64)
+
+    def _get_variance(self, timestep: int, prev_timestep: int) -> float:
+        """The variance of a stochastic step with eta = 1: equation 16, squared."""
+        alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
+        return (1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)
+
+    def step(
+        self,
+        model_output: Array,
+        timestep: int,
+        sample: Array,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+        generator: Any = None,
+        variance_noise: Array | None = None,
+        return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[Array, Array]:
+        """One step towards the clean sample: equation 12.
+
+        Args:
+            model_output: the model's prediction, shape of `sample`.
+            timestep: the current one of `timesteps`.
+            sample: the current sample, shape (batch, ...).
+            eta: how much noise is added, from 0 (none) to 1 (as DDPM).
+            use_clipped_model_output: recompute the noise from the clipped clean sample.
+            generator: draws the noise, if `eta` > 0.
+            variance_noise: the noise itself, instead of a generator.
+            return_dict: return a `DDIMSchedulerOutput`, else a tuple.
+
+        Raises:
+            ValueError: no `set_timesteps` before, both a generator and a noise, or an unknown `prediction_type`.
+        """
+        if self.num_inference_steps is None:
+            raise ValueError(NO_TIMESTEPS)
+        prediction_type = self.config.prediction_type
+        timestep = int(timestep)
+        prev_timestep = timestep - self.config.num_train_timesteps // self.num_inference_steps
+        alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
+        signal, noise_level = alpha**0.5, (1 - alpha) ** 0.5
+
+        if prediction_type == "epsilon":
+            original = (sample - noise_level * model_output) / signal
+            noise = model_output
+        elif prediction_type == "sample":
+            original = model_output
+            noise = (sample - signal * original) / noise_level
+        elif prediction_type == "v_prediction":
+            original = signal * sample - noise_level * model_output
+            noise = signal * model_output + noise_level * sample
+        else:
+            raise unknown_prediction(prediction_type, "epsilon", "sample", "v_prediction")
+        original = threshold_or_clip(original, self.config)
+        if use_clipped_model_output:
+            noise = (sample - signal * original) / noise_level
+
+        variance = eta**2 * self._get_variance(timestep, prev_timestep)
+        direction = max(1 - alpha_prev - variance, 0.0) ** 0.5
+        prev_sample = alpha_prev**0.5 * original + direction * noise
+        if eta > 0:
+            if variance_noise is None:
+                variance_noise = randn_like(model_output, generator)
+            elif generator is not None:
+                raise ValueError("both `generator` and `variance_noise` are given; pass one of them")
+            prev_sample = prev_sample + variance**0.5 * variance_noise
+
+        if not return_dict:
+            return prev_sample, original
+        return DDIMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+
+    def get_velocity(self, sample: Array, noise: Array, timesteps: Any) -> Array:
+        """The training target of v-prediction (arXiv 2202.00512) for clean samples, their noise, and integer timesteps."""
+        return velocity(self.alphas_cumprod[on_host(timesteps).reshape(-1)], sample, noise)

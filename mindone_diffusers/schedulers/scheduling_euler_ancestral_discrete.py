@@ -1,0 +1,107 @@
+"""Ancestral sampling with Euler steps (k-diffusion's `sample_euler_ancestral`; variances of arXiv 2006.11239)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.configuration import register_to_config
+from ..core.errors import UnsupportedError
+from .arrays import Array, randn_like
+from .cores import SigmaScheduler
+from .scheduling_utils import DenoisedSchedulerOutput
+from .tables import sigmas_of, timestep_grid
+
+
+@dataclass
+class EulerAncestralDiscreteSchedulerOutput(DenoisedSchedulerOutput):
+    """`prev_sample` and `pred_original_sample` of an ancestral Euler step."""
+
+
+class EulerAncestralDiscreteScheduler(SigmaScheduler):
+    """Euler steps to below the next noise level, then fresh noise up to it.
+
+    Args:
+        num_train_timesteps: length of the training schedule.
+        beta_start: first beta.
+        beta_end: last beta.
+        beta_schedule: "linear", "scaled_linear" or "squaredcos_cap_v2".
+        trained_betas: betas that replace the schedule.
+        prediction_type: "epsilon" or "v_prediction".
+        timestep_spacing: "linspace", "leading" or "trailing" (arXiv 2305.08891, table 2).
+        steps_offset: added to "leading" timesteps.
+        rescale_betas_zero_snr: make the last timestep (nearly) pure noise (arXiv 2305.08891).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None,
+        prediction_type: str = "epsilon",
+        timestep_spacing: str = "linspace",
+        steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
+    ):
+        self._set_betas(last_alpha_cumprod=2**-24)  # not 0, so that the first sigma is finite
+        self.sigmas = np.append(sigmas_of(self.alphas_cumprod)[::-1], np.float32(0))
+        self.timesteps = np.arange(num_train_timesteps, dtype=np.float64)[::-1]
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """Choose timesteps and sigmas.
+
+        Args:
+            num_inference_steps: how many.
+            device: ignored, timesteps stay on the host.
+
+        Raises:
+            ConfigError: unknown `timestep_spacing`.
+        """
+        config = self.config
+        self.num_inference_steps = num_inference_steps
+        grid = timestep_grid(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
+        self._set_sigmas(grid.astype(np.float32))
+
+    def step(
+        self,
+        model_output: Array,
+        timestep: float,
+        sample: Array,
+        generator: Any = None,
+        return_dict: bool = True,
+    ) -> EulerAncestralDiscreteSchedulerOutput | tuple[Array, Array]:
+        """One step towards the clean sample, in float32.
+
+        Args:
+            model_output: the model's prediction, shape of `sample`; its dtype is the result's.
+            timestep: the current one of `timesteps`.
+            sample: the current sample, shape (batch, ...).
+            generator: draws the noise.
+            return_dict: return an `EulerAncestralDiscreteSchedulerOutput`, else a tuple.
+
+        Raises:
+            ValueError: an integer timestep, or an unknown `prediction_type`.
+            UnsupportedError: `prediction_type` is "sample".
+            IndexError: `timestep` is not in the schedule.
+        """
+        self._refuse_integer(timestep)
+        if self.config.prediction_type == "sample":
+            raise UnsupportedError("prediction_type 'sample' is not supported here; use EulerDiscreteScheduler")
+        index = self._begin_step(timestep)
+        sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
+        sample = sample.astype("float32")
+
+        original = self._predict_original(model_output, sample, sigma)
+        sigma_up = sigma_next * (1 - (sigma_next / sigma) ** 2) ** 0.5
+        sigma_down = sigma_next**2 / sigma
+        prev_sample = sample + ((sigma_down - sigma) / sigma) * (sample - original)
+        prev_sample = prev_sample + sigma_up * randn_like(model_output, generator)
+        prev_sample = prev_sample.astype(model_output.dtype)
+
+        self._step_index += 1
+        if not return_dict:
+            return prev_sample, original
+        return EulerAncestralDiscreteSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)

@@ -1,0 +1,36 @@
+"""Cases on MindSpore."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+import mindone_diffusers
+
+from . import harness
+
+
+def build(case: Mapping[str, Any], dtype=None):
+    """Our model of a case, with the weights that `harness.make_weight` gives its parameters."""
+    model = getattr(mindone_diffusers, case["class"].split(":")[-1])(**case["config"])
+    model._filled = True
+    for name, parameter in model.parameters_and_names():
+        parameter.set_data(ms.Tensor(harness.make_weight(name, parameter.shape)))
+    return model if dtype is None else model.to(dtype)
+
+
+def run(model, case: Mapping[str, Any], dtype=None) -> dict[str, dict[str, np.ndarray]]:
+    """Outputs of the case's calls: {"call": {"field": array}}. Floating inputs are cast to `dtype`."""
+
+    def to_tensor(array: np.ndarray) -> ms.Tensor:
+        tensor = ms.Tensor(array)
+        return tensor.astype(dtype) if dtype is not None and array.dtype == np.float32 else tensor
+
+    inputs = harness.map_arrays(to_tensor, harness.make_inputs(case))
+    outputs = {}
+    for call in case.get("calls", ("__call__",)):
+        arguments = {key: value for key, value in inputs.items() if key in case.get("arguments", {}).get(call, inputs)}
+        output = getattr(model, call)(**arguments)
+        outputs[call] = harness.flatten_output(output, lambda tensor: tensor.astype(ms.float32).asnumpy())
+    return outputs

@@ -1,0 +1,33 @@
+"""The scheduler cases against PyTorch diffusers' recorded runs: whole loops, on NumPy arrays."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import mindone_diffusers
+from mindone_diffusers import Generator
+
+from .cases import CASES, Case, compare, run
+
+REFERENCE = Path(__file__).parents[1] / "reference" / "schedulers.safetensors"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    with safe_open(REFERENCE, "np") as file:
+        yield file
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_replay(case: Case, reference) -> None:
+    scheduler = getattr(mindone_diffusers, case.scheduler)(**case.config)
+    ours = run(scheduler, case, array=lambda values: values, generator=Generator().manual_seed(0))
+    ours.pop("originals", None)
+    compare(ours, {name: reference.get_tensor(f"{case.name}|{name}") for name in ours})
+
+
+def test_every_case_is_recorded(reference) -> None:
+    assert {key.split("|")[0] for key in reference.keys()} == {case.name for case in CASES}
+    assert all(np.isfinite(reference.get_tensor(key)).all() for key in reference.keys())

@@ -1,0 +1,106 @@
+"""Compare our public classes with PyTorch diffusers' (or transformers') of the same name: constructor and call arguments, defaults,
+public methods. Writes docs/support.md; `--check` only compares, and exits with 1 where a difference is not listed in DIFFERENCES.
+
+    python tools/api_report.py [--check]
+"""
+
+import argparse
+import inspect
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import diffusers  # noqa: E402
+import transformers  # noqa: E402
+
+import mindone_diffusers  # noqa: E402
+
+# Our name for upstream's.
+METHODS = {"forward": "__call__"}
+
+# What is deliberately different: (class, method) to reason.
+DIFFERENCES: dict[tuple[str, str], str] = {}
+
+
+def signature(function) -> dict[str, object]:
+    parameters = inspect.signature(inspect.unwrap(function)).parameters
+    return {name: parameter.default for name, parameter in parameters.items() if name != "self"}
+
+
+def upstream_class(name: str) -> type | None:
+    for library in (diffusers, transformers):
+        found = getattr(library, name, None)
+        if isinstance(found, type):
+            return found
+    return None
+
+
+def describe(value: object) -> str:
+    return "(required)" if value is inspect.Parameter.empty else repr(value)
+
+
+def differences(ours: dict[str, object], theirs: dict[str, object]) -> list[str]:
+    found = [f"lacks {name}" for name in theirs if name not in ours]
+    found += [f"adds {name}" for name in ours if name not in theirs]
+    shared_ours = [name for name in ours if name in theirs]
+    if shared_ours != [name for name in theirs if name in ours]:
+        found.append("another order")
+    for name in shared_ours:
+        if describe(ours[name]) != describe(theirs[name]):
+            found.append(f"{name}={describe(ours[name])}, upstream {describe(theirs[name])}")
+    return found
+
+
+def public_methods(cls: type) -> dict[str, object]:
+    """Functions and class methods defined by the library itself, not by torch.nn.Module, mindspore.nn.Cell and the like."""
+    methods = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.split(".")[0] in ("diffusers", "transformers", "mindone_diffusers"):
+            for name, value in vars(base).items():
+                if not name.startswith("_") or name == "__call__":
+                    methods[name] = value
+    return methods
+
+
+def compare(name: str) -> tuple[list[str], list[str]]:
+    """Differences of the signatures, and the public methods and properties that we lack."""
+    ours, theirs = getattr(mindone_diffusers, name), upstream_class(name)
+    lines = []
+    pairs = [("__init__", "__init__"), ("forward" if hasattr(theirs, "forward") else "__call__", "__call__")]
+    pairs += [(method, method) for method in ("encode", "decode", "step", "set_timesteps", "add_noise", "encode_prompt")]
+    for upstream_name, our_name in pairs:
+        if hasattr(theirs, upstream_name) and hasattr(ours, our_name) and (name, our_name) not in DIFFERENCES:
+            found = differences(signature(getattr(ours, our_name)), signature(getattr(theirs, upstream_name)))
+            lines += [f"{our_name}: {line}" for line in found]
+    missing = [method for method in public_methods(theirs) if not hasattr(ours, METHODS.get(method, method))]
+    return lines, missing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 on an unlisted difference")
+    arguments = parser.parse_args()
+    rows, wrong = [], 0
+    for name in sorted(mindone_diffusers.__all__):
+        value = getattr(mindone_diffusers, name)
+        if not isinstance(value, type) or upstream_class(name) is None:
+            continue
+        lines, missing = compare(name)
+        wrong += len(lines)
+        rows.append(f"| `{name}` | {'equal' if not lines else '; '.join(lines)} | {', '.join(f'`{m}`' for m in sorted(missing)) or 'none'} |")
+        print(name, "equal" if not lines else lines, "missing:", missing)
+    if not arguments.check:
+        text = (
+            "# What is here, compared with PyTorch diffusers 0.42.1\n\n"
+            "Made by `python tools/api_report.py`: constructor, call and main methods' arguments, names, order and defaults; then public "
+            "methods and properties that upstream has and we have not (yet).\n\n"
+            "| class | arguments and defaults | not here yet |\n|---|---|---|\n"
+        )
+        (ROOT / "docs" / "support.md").write_text(text + "\n".join(rows) + "\n")
+    return 1 if arguments.check and wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Stable Diffusion 1.5 at full size (seeded random weights, float32, CPU): ours and PyTorch side by side in one run.
+
+    python tools/benchmarks/text_to_image.py [unet vae tiny load import] [--runs 3] [--folder DIR]
+
+Prints seconds and ratios to PyTorch eager. `--folder` keeps the seeded checkpoints (4 GB) for the next run.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+
+from common import SD15_UNET, SD15_VAE, alternate, report, save_seeded  # noqa: E402
+
+BENCHMARKS = ("import", "load", "unet", "vae", "tiny")
+
+
+def compare(title: str, ours, theirs, runs: int) -> None:
+    """Time two functions of no arguments that return NumPy arrays, and print how far apart their results are."""
+    seconds = alternate(runs, ours=ours, torch=theirs)
+    report(title, seconds)
+    expected = theirs()
+    print(f"  largest difference {np.abs(ours() - expected).max() / np.abs(expected).max():.1e} of the output's scale")
+
+
+def unet(folder: Path, runs: int) -> None:
+    import diffusers
+    import mindspore as ms
+    import torch
+
+    import mindone_diffusers as md
+
+    path = save_seeded(md.UNet2DConditionModel, SD15_UNET, folder / "unet")
+    rng = np.random.default_rng(0)
+    sample, text = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 64, 64), (2, 77, 768)))
+    model = md.UNet2DConditionModel.from_pretrained(path).enable_graph_mode()
+    ms_inputs = ms.Tensor(sample), 500, ms.Tensor(text)
+    start = time.perf_counter()
+    model(*ms_inputs)[0].asnumpy()
+    print(f"UNet: first call, compilation included: {time.perf_counter() - start:.1f} s")
+    reference = diffusers.UNet2DConditionModel.from_pretrained(path)
+    torch_inputs = torch.from_numpy(sample), 500, torch.from_numpy(text)
+    compare(
+        "UNet step, SD1.5, batch 2, 64x64 latents, graph mode against PyTorch eager",
+        lambda: model(*ms_inputs)[0].asnumpy(), lambda: reference(*torch_inputs)[0].numpy(), runs,
+    )  # fmt: skip
+
+
+def decode(title: str, ours, reference, channels: int, runs: int) -> None:
+    import mindspore as ms
+    import torch
+
+    latents = np.random.default_rng(0).standard_normal((1, channels, 64, 64)).astype(np.float32)
+    ours.enable_graph_mode()
+    ms_latents, torch_latents = ms.Tensor(latents), torch.from_numpy(latents)
+    compare(title, lambda: ours.decode(ms_latents)[0].asnumpy(), lambda: reference.decode(torch_latents)[0].numpy(), runs)
+
+
+def vae(folder: Path, runs: int) -> None:
+    import diffusers
+
+    import mindone_diffusers as md
+
+    path = save_seeded(md.AutoencoderKL, SD15_VAE, folder / "vae")
+    decode(
+        "AutoencoderKL decode to 512x512, graph mode against PyTorch eager",
+        md.AutoencoderKL.from_pretrained(path), diffusers.AutoencoderKL.from_pretrained(path), 4, runs,
+    )  # fmt: skip
+
+
+def tiny(folder: Path, runs: int) -> None:
+    import diffusers
+
+    import mindone_diffusers as md
+
+    path = save_seeded(md.AutoencoderTiny, {}, folder / "tiny")
+    decode(
+        "AutoencoderTiny decode to 512x512, graph mode against PyTorch eager",
+        md.AutoencoderTiny.from_pretrained(path), diffusers.AutoencoderTiny.from_pretrained(path), 4, runs,
+    )  # fmt: skip
+
+
+LOAD = """
+import sys, time, psutil
+sys.path.insert(0, {root!r})
+{imports}
+{warm}
+process = psutil.Process(); before = process.memory_info().rss; start = time.perf_counter()
+model = {cls}.from_pretrained({path!r})
+loaded = time.perf_counter() - start
+{touch}
+print(loaded, time.perf_counter() - start, process.memory_info().rss - before)
+"""
+
+
+def load(folder: Path, runs: int) -> None:
+    import mindone_diffusers as md
+
+    path = save_seeded(md.UNet2DConditionModel, SD15_UNET, folder / "unet")
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    root = str(Path(__file__).resolve().parents[2])
+    sides = {
+        "ours": {
+            "imports": "import mindspore, mindone_diffusers as md", "cls": "md.UNet2DConditionModel",
+            "warm": "md.UNet2DConditionModel(block_out_channels=(32,), down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',))",
+            "touch": "for p in model.parameters(): p.asnumpy().sum()",
+        },
+        "torch": {
+            "imports": "import torch, diffusers", "cls": "diffusers.UNet2DConditionModel",
+            "warm": "diffusers.UNet2DConditionModel(block_out_channels=(32,), down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',))",
+            "touch": "for p in model.parameters(): p.detach().numpy().sum()",
+        },
+    }  # fmt: skip
+    print(f"Loading the SD1.5 UNet, a file of {size / 1e9:.2f} GB")
+    for _ in range(runs):
+        for name, side in sides.items():
+            output = subprocess.run(
+                [sys.executable, "-c", LOAD.format(root=root, path=str(path), **side)], capture_output=True, text=True, check=True
+            ).stdout
+            seconds, touched, added = map(float, output.split()[-3:])
+            print(
+                f"  {name:12s} from_pretrained {seconds:6.2f} s   with one pass over the weights {touched:6.2f} s   "
+                f"memory added {added / size:4.2f} of the file",
+                flush=True,
+            )
+
+
+def import_time(folder: Path, runs: int) -> None:
+    print("Import (a process each)")
+    root = str(Path(__file__).resolve().parents[2])
+    for statement in ("import mindspore", "import mindone_diffusers", "import diffusers"):
+        code = f"import sys, time; sys.path.insert(0, {root!r}); t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+        seconds = [
+            float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1])
+            for _ in range(max(3, runs))
+        ]
+        print(f"  {statement:28s} best {min(seconds):6.3f} s   median {np.median(seconds):6.3f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("benchmarks", nargs="*", help=f"which of {', '.join(BENCHMARKS)} (all by default)")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the seeded checkpoints are kept; a temporary folder by default")
+    arguments = parser.parse_args()
+    chosen = arguments.benchmarks or BENCHMARKS
+    unknown = set(chosen) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"unknown benchmarks {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+
+    functions = {"import": import_time, "load": load, "unet": unet, "vae": vae, "tiny": tiny}
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in chosen:
+            if name not in ("import", "load"):
+                import torch
+
+                torch.set_grad_enabled(False)
+            functions[name](arguments.folder or Path(temporary), arguments.runs)
+
+
+if __name__ == "__main__":
+    main()
