@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = exports(
         ".schedulers.scheduling_lms_discrete": ("LMSDiscreteScheduler",),
         ".schedulers.scheduling_pndm": ("PNDMScheduler",),
         ".schedulers.scheduling_utils": ("SchedulerMixin",),
+        ".text_encoders.clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
         ".utils": ("logging",),
     },
 )

@@ -14,9 +14,8 @@ from . import harness
 def build(case: Mapping[str, Any], dtype=None):
     """Our model of a case, with the weights that `harness.make_weight` gives its parameters."""
     model = getattr(mindone_diffusers, case["class"].split(":")[-1])(**case["config"])
-    model._filled = True
-    for name, parameter in model.parameters_and_names():
-        parameter.set_data(ms.Tensor(harness.make_weight(name, parameter.shape)))
+    shapes = {name: parameter.shape for name, parameter in model._unfilled_parameters().items()}
+    model.load_state_dict(harness.make_state(shapes))
     return model if dtype is None else model.to(dtype)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import mindspore
 import numpy as np
 
 from ..core.random import randn_tensor
@@ -26,7 +27,7 @@ def per_sample(values: np.ndarray, sample: Array) -> Array:
     values = np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1))
     if isinstance(sample, np.ndarray):
         return values.astype(sample.dtype)
-    return type(sample)(values).astype(sample.dtype)
+    return mindspore.Tensor.from_numpy(values).astype(sample.dtype)
 
 
 def randn_like(model_output: Array, generator: Any, dtype: Any = None) -> Array:

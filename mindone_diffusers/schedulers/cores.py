@@ -23,6 +23,7 @@ from .tables import (
     rescale_zero_terminal_snr,
     sigma_to_timestep,
     sigmas_of,
+    timestep_grid,
 )
 
 logger = logging.get_logger(__name__)
@@ -82,6 +83,10 @@ class DiffusionScheduler(SchedulerMixin):
     def _alpha_cumprod(self, timestep: int) -> float:
         """The cumulative product at a timestep, or its value for clean samples if the timestep is negative."""
         return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final_alpha_cumprod
+
+    def _timestep_grid(self, num_inference_steps: int) -> np.ndarray:
+        config = self.config
+        return timestep_grid(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
 
     def scale_model_input(self, sample: Array, timestep: Any = None) -> Array:
         """The sample itself: this scheduler's samples are what the model takes."""
@@ -171,11 +176,11 @@ class SigmaTableMixin(StepIndexMixin):
             raise ConfigError(f"final_sigmas_type is {kind!r}; expected 'zero' or 'sigma_min'")
         return 0.0 if kind == "zero" else float(sigmas_of(self.alphas_cumprod[:1])[0])
 
-    def _check_steps_given(self, refused_options: tuple[str, ...], **given: Any) -> None:
+    def _check_given(self, **given: Any) -> None:
         """Exactly one of these arguments of `set_timesteps` is given, and `timesteps` not with an option that chooses them."""
         if sum(value is not None for value in given.values()) != 1:
             raise ConfigError(f"pass exactly one of {', '.join(given)} to `set_timesteps`")
-        used = [option for option in refused_options if self.config[option]]
+        used = [option for option in (*SIGMA_OPTIONS, "use_lu_lambdas", "use_flow_sigmas") if self.config.get(option)]
         if given["timesteps"] is not None and used:
             raise ConfigError(f"`timesteps` cannot be given with {used[0]}=True, which chooses them")
 

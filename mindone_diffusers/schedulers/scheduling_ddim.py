@@ -10,7 +10,6 @@ from ..core.errors import ConfigError
 from .arrays import Array, on_host, randn_like
 from .cores import NO_TIMESTEPS, DiffusionScheduler, threshold_or_clip, unknown_prediction, velocity
 from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import timestep_grid
 
 
 @dataclass
@@ -72,12 +71,10 @@ class DDIMScheduler(DiffusionScheduler):
         Raises:
             ConfigError: more steps than the training schedule has, or an unknown `timestep_spacing`.
         """
-        config = self.config
-        if num_inference_steps > config.num_train_timesteps:
-            raise ConfigError(f"num_inference_steps is {num_inference_steps}; the training schedule has {config.num_train_timesteps}")
+        if num_inference_steps > len(self):
+            raise ConfigError(f"num_inference_steps is {num_inference_steps}; the training schedule has {len(self)}")
         self.num_inference_steps = num_inference_steps
-        grid = timestep_grid(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
-        self.timesteps = grid.round().astype(np.int64)
+        self.timesteps = self._timestep_grid(num_inference_steps).round().astype(np.int64)
 
     def _get_variance(self, timestep: int, prev_timestep: int) -> float:
         """The variance of a stochastic step with eta = 1: equation 16, squared."""

@@ -132,8 +132,7 @@ class DPMSolverMultistepScheduler(LogSNRScheduler):
         config = self.config
         if mu is not None and not (config.use_dynamic_shifting and config.time_shift_type == "exponential"):
             raise ConfigError("`mu` needs use_dynamic_shifting=True and time_shift_type='exponential'")
-        options = ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas")
-        self._check_steps_given(options, num_inference_steps=num_inference_steps, timesteps=timesteps)
+        self._check_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
 
         length = config.num_train_timesteps
         if timesteps is None:
@@ -215,22 +214,21 @@ class DPMSolverMultistepScheduler(LogSNRScheduler):
             z, keep, series = h, alpha / alpha_s, -2 * sigma
         phi = math.expm1(z)
 
+        slope = phi / z - 1 if z else 0.0  # z is 0 if the last step's noise levels are equal ("sigma_min" with other sigmas)
+        # PyTorch diffusers subtracts a half with the wrong sign in "sde-dpmsolver++"; kept for parity.
+        bend = (phi - z) / z**2 + (0.5 if algorithm == "sde-dpmsolver++" else -0.5) if z else 0.0
+
         prev_sample = keep * sample + (series * phi) * outputs[-1]
         if len(outputs) > 1:
-            ratios = [(lambda_s - self._levels_at(index - 1)[2]) / h]
-            first = (outputs[-1] - outputs[-2]) / ratios[0]
-            if len(outputs) == 2 and self.config.solver_type == "midpoint":
-                prev_sample = prev_sample + (series * phi / 2) * first
-            else:
-                slope = series * (phi / z - 1)
-                if len(outputs) == 3:
-                    ratios.append((self._levels_at(index - 1)[2] - self._levels_at(index - 2)[2]) / h)
-                    second = (first - (outputs[-2] - outputs[-3]) / ratios[1]) / sum(ratios)
-                    first = first + ratios[0] * second
-                    # PyTorch diffusers has this sign in "sde-dpmsolver++", where the series would have +1/2 as elsewhere; kept for parity.
-                    half = -0.5 if algorithm == "sde-dpmsolver++" else 0.5
-                    prev_sample = prev_sample + (series * ((phi - z) / z**2 - half)) * second
-                prev_sample = prev_sample + slope * first
+            h0 = lambda_s - self._levels_at(index - 1)[2]
+            first = (h / h0) * (outputs[-1] - outputs[-2])
+            if len(outputs) == 3:
+                h1 = self._levels_at(index - 1)[2] - self._levels_at(index - 2)[2]
+                change = first - (h / h1) * (outputs[-2] - outputs[-3])
+                first = first + (h0 / (h0 + h1)) * change
+                prev_sample = prev_sample + (series * bend * h / (h0 + h1)) * change
+            midpoint = len(outputs) == 2 and self.config.solver_type == "midpoint"
+            prev_sample = prev_sample + (series * (phi / 2 if midpoint else slope)) * first
         if algorithm == "sde-dpmsolver++":
             prev_sample = prev_sample + (sigma * math.sqrt(-math.expm1(-2 * h))) * noise
         elif algorithm == "sde-dpmsolver":

@@ -10,7 +10,7 @@ from ..core.errors import UnsupportedError
 from .arrays import Array, randn_like
 from .cores import SigmaScheduler
 from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import sigmas_of, timestep_grid
+from .tables import sigmas_of
 
 
 @dataclass
@@ -60,10 +60,8 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
         Raises:
             ConfigError: unknown `timestep_spacing`.
         """
-        config = self.config
         self.num_inference_steps = num_inference_steps
-        grid = timestep_grid(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
-        self._set_sigmas(grid.astype(np.float32))
+        self._set_sigmas(self._timestep_grid(num_inference_steps).astype(np.float32))
 
     def step(
         self,

@@ -10,7 +10,7 @@ from ..core.errors import ConfigError
 from .arrays import Array, on_host, randn_like
 from .cores import SigmaScheduler, velocity
 from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import linspace_float32, sigma_to_timestep, sigmas_of, timestep_grid
+from .tables import linspace_float32, sigma_to_timestep, sigmas_of
 
 
 @dataclass
@@ -98,8 +98,7 @@ class EulerDiscreteScheduler(SigmaScheduler):
             ConfigError: not exactly one given; `timesteps` with an option that chooses them; an unknown name in the config.
         """
         config = self.config
-        options = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-        self._check_steps_given(options, num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
+        self._check_given(num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
         if timesteps is not None and self._continuous():
             raise ConfigError("`timesteps` cannot be given with timestep_type='continuous' and v-prediction: give `sigmas`")
 
@@ -112,9 +111,7 @@ class EulerDiscreteScheduler(SigmaScheduler):
         else:
             self.num_inference_steps = len(timesteps) if num_inference_steps is None else num_inference_steps
             if timesteps is None:
-                timesteps = timestep_grid(
-                    config.timestep_spacing, self.num_inference_steps, config.num_train_timesteps, config.steps_offset
-                )
+                timesteps = self._timestep_grid(self.num_inference_steps)
             if config.interpolation_type == "log_linear":
                 log_sigmas = linspace_float32(np.log(table[-1]), np.log(table[0]), self.num_inference_steps + 1)
                 sigmas = np.exp(log_sigmas, dtype=np.float64).astype(np.float32)

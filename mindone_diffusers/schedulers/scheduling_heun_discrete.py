@@ -84,8 +84,7 @@ class HeunDiscreteScheduler(SigmaScheduler):
             ConfigError: not exactly one given; `timesteps` with an option that chooses them; an unknown name in the config.
         """
         config = self.config
-        options = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-        self._check_steps_given(options, num_inference_steps=num_inference_steps, timesteps=timesteps)
+        self._check_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
         self.num_inference_steps = len(timesteps) if num_inference_steps is None else num_inference_steps
         if timesteps is None:
             length = config.num_train_timesteps if num_train_timesteps is None else num_train_timesteps

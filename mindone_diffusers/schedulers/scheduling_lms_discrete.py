@@ -9,7 +9,6 @@ from ..core.configuration import register_to_config
 from .arrays import Array
 from .cores import SigmaScheduler
 from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import timestep_grid
 
 
 @dataclass
@@ -82,10 +81,8 @@ class LMSDiscreteScheduler(SigmaScheduler):
         Raises:
             ConfigError: unknown `timestep_spacing`.
         """
-        config = self.config
         self.num_inference_steps = num_inference_steps
-        grid = timestep_grid(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
-        self._set_sigmas(grid.astype(np.float32))
+        self._set_sigmas(self._timestep_grid(num_inference_steps).astype(np.float32))
         self.derivatives = []
 
     def step(

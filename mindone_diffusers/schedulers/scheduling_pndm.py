@@ -9,7 +9,6 @@ from ..core.errors import ConfigError
 from .arrays import Array
 from .cores import NO_TIMESTEPS, DiffusionScheduler, unknown_prediction
 from .scheduling_utils import SchedulerOutput
-from .tables import timestep_grid
 
 
 class PNDMScheduler(DiffusionScheduler):
@@ -67,8 +66,7 @@ class PNDMScheduler(DiffusionScheduler):
         """
         config = self.config
         self.num_inference_steps = num_inference_steps
-        grid = timestep_grid(config.timestep_spacing, num_inference_steps, config.num_train_timesteps, config.steps_offset)
-        grid = grid.round().astype(np.int64)
+        grid = self._timestep_grid(num_inference_steps).round().astype(np.int64)
         if config.skip_prk_steps:
             self.prk_timesteps = grid[:0]
             self.plms_timesteps = np.concatenate([grid[:1], grid[1:2], grid[1:]])

@@ -1,0 +1,6 @@
+"""Tables of reference cases: name of the table to the module whose `CASES` (or `record(device)`) makes its reference file."""
+
+TABLES = {
+    "schedulers": "tests.schedulers.recording",
+    "text_encoders": "tests.cases.text_encoders",
+}

@@ -67,13 +67,17 @@ def test_signatures(name: str) -> None:
 
 def test_shared_names() -> None:
     from diffusers.schedulers import AysSchedules, KarrasDiffusionSchedulers
+
     from mindone_diffusers import schedulers
 
     assert schedulers.AysSchedules == AysSchedules
     assert [(s.name, s.value) for s in schedulers.KarrasDiffusionSchedulers] == [(s.name, s.value) for s in KarrasDiffusionSchedulers]
 
 
-@pytest.mark.parametrize("config", [{}, SD, {"beta_schedule": "squaredcos_cap_v2"}, {"trained_betas": TRAINED_BETAS, "num_train_timesteps": 100}])
+TABLES = [{}, SD, {"beta_schedule": "squaredcos_cap_v2"}, {"trained_betas": TRAINED_BETAS, "num_train_timesteps": 100}]
+
+
+@pytest.mark.parametrize("config", TABLES)
 @pytest.mark.parametrize("name", CLASSES)
 def test_tables_before_set_timesteps(name: str, config: dict) -> None:
     ours, theirs = pair(name, **config)
@@ -90,6 +94,7 @@ def test_tables_before_set_timesteps(name: str, config: dict) -> None:
 
 def test_exp_and_other_betas() -> None:
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler, betas_for_alpha_bar
+
     from mindone_diffusers.schedulers import tables
 
     for kind in ("cosine", "exp", "laplace"):
@@ -202,6 +207,7 @@ def test_float16(name: str) -> None:
         scheduler.set_timesteps(6)
     x_np, x_torch, x_ms = sample, torch.from_numpy(sample), ms.Tensor(sample)
     for timestep_torch, timestep in zip(scheduler_torch.timesteps, scheduler_np.timesteps):
+
         def extra(generator, timestep=timestep):
             return {"generator": generator.manual_seed(int(timestep))} if "Ancestral" in name else {}
 
@@ -283,7 +289,7 @@ BAD_CALLS = [
 
 @pytest.mark.parametrize("name, config", BAD_CONFIGS)
 def test_refused_by_both_constructors(name: str, config: dict) -> None:
-    with pytest.raises(Exception) as theirs:  # noqa: B017
+    with pytest.raises(Exception) as theirs:
         getattr(diffusers, name)(**config)
     with pytest.raises(theirs.type):
         getattr(mindone_diffusers, name)(**config)
@@ -322,7 +328,7 @@ def test_refused_by_both_steps(name: str) -> None:
     if name == "EulerAncestralDiscreteScheduler":
         bad += [({"prediction_type": "sample"}, {})]
     for config, kwargs in bad:
-        with pytest.raises(Exception) as theirs:  # noqa: B017
+        with pytest.raises(Exception) as theirs:
             step(diffusers, torch.from_numpy, config, **dict(kwargs))
         with pytest.raises(theirs.type):
             step(mindone_diffusers, np.asarray, config, **dict(kwargs))

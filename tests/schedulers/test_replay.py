@@ -29,5 +29,6 @@ def test_replay(case: Case, reference) -> None:
 
 
 def test_every_case_is_recorded(reference) -> None:
-    assert {key.split("|")[0] for key in reference.keys()} == {case.name for case in CASES}
-    assert all(np.isfinite(reference.get_tensor(key)).all() for key in reference.keys())
+    names = list(reference.keys())
+    assert {name.split("|")[0] for name in names} == {case.name for case in CASES}
+    assert all(np.isfinite(reference.get_tensor(name)).all() for name in names)

@@ -451,22 +451,17 @@ KERNEL(LayerNorm) {
   return 0;
 }
 
-// (input (N, C, H, W)) -> (N, C, rH, sW): each pixel r by s times
-KERNEL(InterpolateNearest) {
+// (input (N, C, H, W)) -> (N, C, 2H, 2W): each pixel four times
+KERNEL(DoubleNearest) {
   const float* input = (const float*)params[0];
   float* output = (float*)params[1];
   const int64_t columns = shapes[0][3], rows = elements(shapes[0], 3);
-  const int64_t down = shapes[1][2] / shapes[0][2], across = shapes[1][3] / columns;
-#pragma omp parallel for if (rows * columns * down * across > kGrain)
+#pragma omp parallel for if (rows * columns * 4 > kGrain)
   for (int64_t row = 0; row < rows; row++) {
     const float* from = input + row * columns;
-    float* to = output + row * down * columns * across;
-    if (across == 2) {
-      for (int64_t i = 0; i < columns; i++) to[2 * i] = to[2 * i + 1] = from[i];
-    } else {
-      for (int64_t i = 0; i < columns; i++) std::fill_n(to + i * across, across, from[i]);
-    }
-    for (int64_t copy = 1; copy < down; copy++) std::memcpy(to + copy * columns * across, to, columns * across * sizeof(float));
+    float* to = output + row * columns * 4;
+    for (int64_t i = 0; i < columns; i++) to[2 * i] = to[2 * i + 1] = from[i];
+    std::memcpy(to + 2 * columns, to, 2 * columns * sizeof(float));
   }
   return 0;
 }

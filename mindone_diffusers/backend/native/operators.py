@@ -1,0 +1,190 @@
+"""The kernels as entries of the CPU table: the functions of `cpu.py`, for float32; other dtypes go to those.
+
+Gradients are those of `cpu.py`'s functions, computed again in the backward pass. The shape functions check what the
+kernels rely on, because C++ would read out of bounds where MindSpore's operators raise.
+"""
+
+import mindspore as ms
+from mindspore import Tensor, ops
+
+from .. import cpu
+from ..common import additive_mask
+from . import library
+
+_vjp = ops.GradOperation(get_all=True, sens_param=True)
+
+
+def _first(input, *others):
+    return input
+
+
+def _kernel(name: str, shape, bprop) -> ops.Custom:
+    return ops.Custom(f"{library()}:{name}", shape, _first, func_type="aot", bprop=bprop)
+
+
+# Activations
+
+
+def _silu_bprop(input, out, dout):
+    return _vjp(cpu.silu)(input, dout)
+
+
+def _gelu_plain(input):
+    return cpu.gelu(input, "none")
+
+
+def _gelu_bprop(input, out, dout):
+    return _vjp(_gelu_plain)(input, dout)
+
+
+def _gelu_tanh_plain(input):
+    return cpu.gelu(input, "tanh")
+
+
+def _gelu_tanh_bprop(input, out, dout):
+    return _vjp(_gelu_tanh_plain)(input, dout)
+
+
+def _geglu_bprop(input, out, dout):
+    return _vjp(cpu.geglu)(input, dout)
+
+
+def _geglu_shape(input):
+    if input[-1] % 2:
+        raise ValueError(f"geglu cuts its last axis in two halves, which {input[-1]} has not.")
+    return [*input[:-1], input[-1] // 2]
+
+
+_silu = _kernel("Silu", _first, _silu_bprop)
+_gelu = _kernel("Gelu", _first, _gelu_bprop)
+_gelu_tanh = _kernel("GeluTanh", _first, _gelu_tanh_bprop)
+_geglu = _kernel("Geglu", _geglu_shape, _geglu_bprop)
+
+
+def silu(input: Tensor) -> Tensor:
+    return _silu(input) if input.dtype == ms.float32 else cpu.silu(input)
+
+
+def gelu(input: Tensor, approximate: str) -> Tensor:
+    if input.dtype != ms.float32 or approximate not in ("none", "tanh"):
+        return cpu.gelu(input, approximate)
+    return _gelu(input) if approximate == "none" else _gelu_tanh(input)
+
+
+def geglu(input: Tensor) -> Tensor:
+    return _geglu(input) if input.dtype == ms.float32 else cpu.geglu(input)
+
+
+# Normalisation
+
+
+def _group_norm_shape(input, weight, bias, num_groups, eps):
+    if weight != bias or list(weight) != [input[1]]:
+        raise ValueError(f"group_norm over {input[1]} channels has a weight of shape {weight} and a bias of shape {bias}.")
+    return input
+
+
+def _group_norm_bprop(input, weight, bias, num_groups, eps, out, dout):
+    def plain(input, weight, bias):
+        return cpu.group_norm(input, int(num_groups), weight, bias, eps)
+
+    return _vjp(plain)(input, weight, bias, dout) + (0.0, 0.0)
+
+
+def _layer_norm_shape(input, weight, bias, eps):
+    if weight != bias or list(weight) != list(input[len(input) - len(weight) :]):
+        raise ValueError(f"layer_norm of shape {input} has a weight of shape {weight} and a bias of shape {bias}.")
+    return input
+
+
+def _layer_norm_bprop(input, weight, bias, eps, out, dout):
+    def plain(input, weight, bias):
+        return cpu.layer_norm(input, weight.shape, weight, bias, eps)
+
+    return _vjp(plain)(input, weight, bias, dout) + (0.0,)
+
+
+_group_norm = _kernel("GroupNorm", _group_norm_shape, _group_norm_bprop)
+_layer_norm = _kernel("LayerNorm", _layer_norm_shape, _layer_norm_bprop)
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    if not (input.dtype == ms.float32 and weight.dtype == ms.float32 and bias.dtype == ms.float32) or input.shape[1] % num_groups:
+        return cpu.group_norm(input, num_groups, weight, bias, eps)
+    return _group_norm(input, weight, bias, float(num_groups), float(eps))
+
+
+def layer_norm(input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    if weight is None:
+        weight = ops.ones(normalized_shape, input.dtype)
+    if bias is None:
+        bias = ops.zeros(normalized_shape, input.dtype)
+    if not (input.dtype == ms.float32 and weight.dtype == ms.float32 and bias.dtype == ms.float32):
+        return cpu.layer_norm(input, normalized_shape, weight, bias, eps)
+    return _layer_norm(input, weight, bias, float(eps))
+
+
+# Sampling
+
+
+def _double_shape(input):
+    return [*input[:2], 2 * input[2], 2 * input[3]]
+
+
+def _double_plain(input):
+    return cpu.interpolate_nearest(input, (2 * input.shape[2], 2 * input.shape[3]))
+
+
+def _double_bprop(input, out, dout):
+    return _vjp(_double_plain)(input, dout)
+
+
+_double = _kernel("DoubleNearest", _double_shape, _double_bprop)
+
+
+def interpolate_nearest(input: Tensor, size: tuple[int, ...]) -> Tensor:
+    if input.dtype == ms.float32 and input.ndim == 4 and size == (2 * input.shape[2], 2 * input.shape[3]):
+        return _double(input)
+    return cpu.interpolate_nearest(input, size)
+
+
+# Attention
+
+
+def _attention_shape(query, key, value, scale, is_causal, mask=None):
+    if query[0] != key[0] or query[3] != key[3] or key != value or query[1] % key[1]:
+        raise ValueError(
+            f"attention takes a query (batch, heads, tokens, size) and a key and a value of the same batch and size whose number of heads "
+            f"divides the query's, got {query}, {key} and {value}."
+        )
+    scores = [*query[:3], key[2]]
+    if mask is not None and any(length not in (1, full) for length, full in zip(mask, scores)):
+        raise ValueError(f"The attention mask's shape must broadcast to {scores}, got {mask}.")
+    return query
+
+
+def _attention_bprop(query, key, value, scale, is_causal, out, dout):
+    def plain(query, key, value):
+        return cpu.attention(query, key, value, None, bool(is_causal), scale)
+
+    return _vjp(plain)(query, key, value, dout) + (0.0, 0.0)
+
+
+def _masked_attention_bprop(query, key, value, scale, is_causal, mask, out, dout):
+    def plain(query, key, value, mask):
+        return cpu.attention(query, key, value, mask, bool(is_causal), scale)
+
+    gradients = _vjp(plain)(query, key, value, mask, dout)
+    return gradients[:3] + (0.0, 0.0, gradients[3])
+
+
+_attention = _kernel("Attention", _attention_shape, _attention_bprop)
+_masked_attention = _kernel("Attention", _attention_shape, _masked_attention_bprop)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
+    if not (query.dtype == ms.float32 and key.dtype == ms.float32 and value.dtype == ms.float32 and key.shape == value.shape):
+        return cpu.attention(query, key, value, attn_mask, is_causal, scale)
+    if attn_mask is None:
+        return _attention(query, key, value, float(scale), float(is_causal))
+    return _masked_attention(query, key, value, float(scale), float(is_causal), additive_mask(attn_mask, ms.float32))
