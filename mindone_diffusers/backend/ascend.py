@@ -61,6 +61,11 @@ def gelu(input, approximate):
     return F.gelu(input, approximate=approximate)
 
 
+def geglu(input):
+    hidden, gate = mint.chunk(input, 2, -1)
+    return hidden * F.gelu(gate)
+
+
 def relu(input):
     return F.relu(input)
 
@@ -185,7 +190,7 @@ def attention(query, key, value, attn_mask, is_causal, scale):
 
 
 TABLE = (
-    linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, relu,
+    linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, geglu, relu,
     leaky_relu, elu, mish, softplus, sigmoid, tanh, softmax, dropout, embedding, pad, interpolate_nearest,
     interpolate_linear, avg_pool2d, max_pool2d, cat, stack, split, repeat_interleave, arange, argmax, cumsum, bmm,
     attention,

@@ -110,6 +110,11 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return table.gelu(input, approximate)
 
 
+def geglu(input: Tensor) -> Tensor:
+    """Cut the last axis in halves `hidden` and `gate`; `hidden * gelu(gate)` (arXiv:2002.05202)."""
+    return table.geglu(input)
+
+
 def relu(input: Tensor) -> Tensor:
     return table.relu(input)
 

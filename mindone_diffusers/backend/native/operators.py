@@ -11,7 +11,16 @@ from .. import cpu
 from ..common import additive_mask
 from . import library
 
-_vjp = ops.GradOperation(get_all=True, sens_param=True)
+_grad = ops.GradOperation(get_all=True, sens_param=True)
+_depend = ops.Depend()
+
+
+def _vjp(function, inputs, dout):
+    """The gradients of `function` at `inputs`, one an input, for the output's gradient `dout`."""
+    variables = ()
+    for tensor in inputs:
+        variables += (_depend(tensor, dout),)  # graph mode leaves out the gradients of what it knows to be constant
+    return _grad(function)(*variables, dout)
 
 
 def _first(input, *others):
@@ -26,7 +35,7 @@ def _kernel(name: str, shape, bprop) -> ops.Custom:
 
 
 def _silu_bprop(input, out, dout):
-    return _vjp(cpu.silu)(input, dout)
+    return _vjp(cpu.silu, (input,), dout)
 
 
 def _gelu_plain(input):
@@ -34,7 +43,7 @@ def _gelu_plain(input):
 
 
 def _gelu_bprop(input, out, dout):
-    return _vjp(_gelu_plain)(input, dout)
+    return _vjp(_gelu_plain, (input,), dout)
 
 
 def _gelu_tanh_plain(input):
@@ -42,11 +51,11 @@ def _gelu_tanh_plain(input):
 
 
 def _gelu_tanh_bprop(input, out, dout):
-    return _vjp(_gelu_tanh_plain)(input, dout)
+    return _vjp(_gelu_tanh_plain, (input,), dout)
 
 
 def _geglu_bprop(input, out, dout):
-    return _vjp(cpu.geglu)(input, dout)
+    return _vjp(cpu.geglu, (input,), dout)
 
 
 def _geglu_shape(input):
@@ -88,7 +97,7 @@ def _group_norm_bprop(input, weight, bias, num_groups, eps, out, dout):
     def plain(input, weight, bias):
         return cpu.group_norm(input, int(num_groups), weight, bias, eps)
 
-    return _vjp(plain)(input, weight, bias, dout) + (0.0, 0.0)
+    return _vjp(plain, (input, weight, bias), dout) + (0.0, 0.0)
 
 
 def _layer_norm_shape(input, weight, bias, eps):
@@ -101,7 +110,7 @@ def _layer_norm_bprop(input, weight, bias, eps, out, dout):
     def plain(input, weight, bias):
         return cpu.layer_norm(input, weight.shape, weight, bias, eps)
 
-    return _vjp(plain)(input, weight, bias, dout) + (0.0,)
+    return _vjp(plain, (input, weight, bias), dout) + (0.0,)
 
 
 _group_norm = _kernel("GroupNorm", _group_norm_shape, _group_norm_bprop)
@@ -136,7 +145,7 @@ def _double_plain(input):
 
 
 def _double_bprop(input, out, dout):
-    return _vjp(_double_plain)(input, dout)
+    return _vjp(_double_plain, (input,), dout)
 
 
 _double = _kernel("DoubleNearest", _double_shape, _double_bprop)
@@ -167,14 +176,14 @@ def _attention_bprop(query, key, value, scale, is_causal, out, dout):
     def plain(query, key, value):
         return cpu.attention(query, key, value, None, bool(is_causal), scale)
 
-    return _vjp(plain)(query, key, value, dout) + (0.0, 0.0)
+    return _vjp(plain, (query, key, value), dout) + (0.0, 0.0)
 
 
 def _masked_attention_bprop(query, key, value, scale, is_causal, mask, out, dout):
     def plain(query, key, value, mask):
         return cpu.attention(query, key, value, mask, bool(is_causal), scale)
 
-    gradients = _vjp(plain)(query, key, value, mask, dout)
+    gradients = _vjp(plain, (query, key, value, mask), dout)
     return gradients[:3] + (0.0, 0.0, gradients[3])
 
 
