@@ -7,8 +7,9 @@ parsed, so select a table before a model's first compilation.
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from . import native
 from .device import device_target
 
 
@@ -24,6 +25,19 @@ class Table:
         self.name = name
         for function in module.TABLE:
             setattr(self, function.__name__, function)
+        if name == "cpu":
+            for entry in native.NAMES:
+                delattr(self, entry)
+
+    def __getattr__(self, name: str) -> Callable:
+        """A CPU entry that may have a native kernel, settled at its first use: then the kernels are compiled and loaded."""
+        if name not in native.NAMES:
+            raise AttributeError(f"The op table has no entry {name!r}.")
+        from . import cpu
+
+        function = native.entry(name) or getattr(cpu, name)
+        setattr(self, name, function)
+        return function
 
 
 table = Table()

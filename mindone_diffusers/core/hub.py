@@ -107,6 +107,18 @@ def resolve_snapshot(
         )  # fmt: skip
 
 
+def list_files(repo: str | os.PathLike, *, revision: str | None = None, token: str | bool | None = None) -> list[str]:
+    """Names of the files in a repository.
+
+    Raises:
+        CheckpointError: as `resolve_file`.
+    """
+    import huggingface_hub
+
+    with _explained(repo, revision, "list of files"):
+        return huggingface_hub.list_repo_files(str(repo), revision=revision, token=token)
+
+
 def find_weights(
     path_or_repo: str | os.PathLike,
     weights_name: str = SAFETENSORS_WEIGHTS_NAME,

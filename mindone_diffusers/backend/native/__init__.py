@@ -26,7 +26,7 @@ from ...core.files import replaced_file
 from ...core.logging import get_logger
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-Wno-psabi")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
 
 # The entries of the CPU table that have a kernel.
 NAMES = ("attention", "geglu", "gelu", "group_norm", "interpolate_nearest", "layer_norm", "silu")
@@ -61,7 +61,7 @@ def library() -> Path | None:
         ctypes.CDLL(str(path))
     except (BuildError, OSError) as error:
         logger.warning(
-            f"No native CPU kernels ({error}): MindSpore's operators are used, which are slower. Install a C++ compiler with OpenMP, or "
+            f"No native CPU kernels ({error}): MindSpore's operators are used, which are slower. Install a C++ compiler, or "
             "set MINDONE_DIFFUSERS_NATIVE=0 to choose this."
         )
         return None

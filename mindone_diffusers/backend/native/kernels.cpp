@@ -4,27 +4,120 @@
 // tensors of rank 0. Tensors are contiguous. A kernel returns 0, or 1 when it could not get its memory.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <system_error>
+#include <thread>
 
-#include <omp.h>
+#include <sched.h>
 
-#define KERNEL(name) \
-  extern "C" int name(int count, void** params, int* ranks, int64_t** shapes, const char**, void*, void*)
+#define KERNEL(name)                                                                                              \
+  extern "C" int name([[maybe_unused]] int count, void** params, [[maybe_unused]] int* ranks, int64_t** shapes, \
+                      const char**, void*, void*)
 
 namespace {
 
+// Threads
+//
+// Not OpenMP: its threads spin for milliseconds after a loop, on the cores that MindSpore's own threads want for the next operator.
+
+class Pool {
+ public:
+  static Pool& get() {
+    static Pool* const pool = new Pool;  // never destroyed: its threads may sleep until the process ends
+    return *pool;
+  }
+
+  int threads() const { return threads_; }
+
+  // Calls task(i, thread) for each i < count. Whoever wakes up too late is not waited for: the caller does the work itself.
+  void run(int64_t count, const std::function<void(int64_t, int)>& task) {
+    const std::lock_guard<std::mutex> turn(turn_);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      task_ = &task;
+      count_ = count;
+      next_ = 0;
+      loop_++;
+    }
+    wake_.notify_all();
+    work(task, 0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    task_ = nullptr;
+    idle_.wait(lock, [this] { return busy_ == 0; });
+  }
+
+ private:
+  // As many threads as OMP_NUM_THREADS says, or as the process may use cores.
+  Pool() {
+    const char* limit = std::getenv("OMP_NUM_THREADS");
+    cpu_set_t cores;
+    int wanted = limit ? std::atoi(limit) : 0;
+    if (wanted < 1) wanted = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    try {
+      for (; threads_ < wanted; threads_++) std::thread(&Pool::serve, this, threads_).detach();
+    } catch (const std::system_error&) {  // fewer, then
+    }
+  }
+
+  void serve(int thread) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (uint64_t served = 0;;) {
+      wake_.wait(lock, [&] { return task_ && loop_ != served; });
+      served = loop_;
+      busy_++;
+      const auto& task = *task_;
+      lock.unlock();
+      work(task, thread);
+      lock.lock();
+      if (--busy_ == 0) idle_.notify_one();
+    }
+  }
+
+  void work(const std::function<void(int64_t, int)>& task, int thread) {
+    for (int64_t i; (i = next_++) < count_;) task(i, thread);
+  }
+
+  int threads_ = 1, busy_ = 0;
+  uint64_t loop_ = 0;
+  const std::function<void(int64_t, int)>* task_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::mutex turn_, mutex_;
+  std::condition_variable wake_, idle_;
+};
+
+// function(i) for each i < count, on several threads if it pays; `cost` is the number of elements behind one i.
+template <class Function>
+void parallel(int64_t count, int64_t cost, Function function) {
+  const int64_t grain = 1 << 12, step = std::max<int64_t>(1, grain / std::max<int64_t>(cost, 1));
+  if (count * cost <= 4 * grain || Pool::get().threads() == 1) {
+    for (int64_t i = 0; i < count; i++) function(i);
+    return;
+  }
+  Pool::get().run((count + step - 1) / step, [&](int64_t block, int) {
+    for (int64_t i = block * step; i < std::min(count, (block + 1) * step); i++) function(i);
+  });
+}
+
 // Vectors
 
+// kRows x 3 accumulators must fit the vector registers: 16 of them, or 32.
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kRows = 8;  // kRows x 3 accumulators must fit the vector registers
+constexpr int kLanes = 16, kRows = 8;
 #elif defined(__AVX__)
 constexpr int kLanes = 8, kRows = 4;
-#else
+#elif defined(__aarch64__)
 constexpr int kLanes = 4, kRows = 8;
+#else
+constexpr int kLanes = 4, kRows = 4;
 #endif
 
 typedef float Full __attribute__((vector_size(4 * kLanes)));
@@ -118,8 +211,6 @@ int64_t elements(const int64_t* shape, int rank) {
   return product;
 }
 
-constexpr int64_t kGrain = 1 << 14;  // with fewer elements, waking a second thread costs more than it brings
-
 // to[i] = function(from[i], other[i])
 template <class Function>
 inline void map_row(const float* from, const float* other, float* to, int64_t count, Function function) {
@@ -135,11 +226,10 @@ int map(void** params, int64_t count, Function function) {
   const float* from = (const float*)params[0];
   float* to = (float*)params[1];
   const int64_t chunk = 1 << 12, chunks = (count + chunk - 1) / chunk;
-#pragma omp parallel for if (count > kGrain)
-  for (int64_t i = 0; i < chunks; i++) {
+  parallel(chunks, chunk, [=](int64_t i) {
     const int64_t start = i * chunk;
-    map_row(from + start, from + start, to + start, std::min(chunk, count - start), [&](Full x, Full) { return function(x); });
-  }
+    map_row(from + start, from + start, to + start, std::min(chunk, count - start), [=](Full x, Full) { return function(x); });
+  });
   return 0;
 }
 
@@ -358,34 +448,28 @@ struct FlashAttention {
     const int64_t head_floats = round_up(padded_keys() * size, kLanes) + round_up(keys * padded_size(), kLanes);
     const int64_t key_floats = round_up(padded_keys() * size, kLanes);
     const int64_t scratch_floats = round_up(kQueries * (size + padded_size() + 2) + kRows * kKeys, kLanes);
-    const int64_t threads = omp_get_max_threads();
-    const int64_t wave = std::min(threads, batch * key_heads);  // heads packed at a time
+    Pool& pool = Pool::get();
+    const int64_t wave = std::min<int64_t>(pool.threads(), batch * key_heads);  // heads packed at a time
     const int64_t pack_keys = 4 * kKeys, pack_blocks = (keys + pack_keys - 1) / pack_keys;
-    std::unique_ptr<float, void (*)(void*)> memory(
-        (float*)std::aligned_alloc(64, round_up((wave * head_floats + threads * scratch_floats) * sizeof(float), 64)), std::free);
+    const std::unique_ptr<float, void (*)(void*)> memory(
+        (float*)std::aligned_alloc(64, round_up((wave * head_floats + pool.threads() * scratch_floats) * sizeof(float), 64)), std::free);
     if (!memory) return 1;
     float* const packed = memory.get();
-#pragma omp parallel num_threads(threads)
-    {
-      float* const scratch = packed + wave * head_floats + omp_get_thread_num() * scratch_floats;
-      for (int64_t base = 0; base < batch * key_heads; base += wave) {
-        const int64_t count = std::min(wave, batch * key_heads - base);
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < count * pack_blocks; task++) {
-          const int64_t slot = task / pack_blocks, start = task % pack_blocks * pack_keys;
-          float* const to = packed + slot * head_floats;
-          const int64_t end = std::min(keys, start + pack_keys);
-          pack_key(base + slot, start, end, to);
-          pack_value(base + slot, start, end, to + key_floats);
-        }
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < count * groups * blocks; task++) {
-          const int64_t slot = task / (groups * blocks), group = task / blocks % groups, block = task % blocks;
-          const int64_t sample = (base + slot) / key_heads, head = (base + slot) % key_heads * groups + group;
-          const float* from = packed + slot * head_floats;
-          attend(sample, head, block * kQueries, from, from + key_floats, scratch);
-        }
-      }
+    float* const scratch = packed + wave * head_floats;
+    for (int64_t base = 0; base < batch * key_heads; base += wave) {
+      const int64_t count = std::min(wave, batch * key_heads - base);
+      pool.run(count * pack_blocks, [=](int64_t task, int) {
+        const int64_t slot = task / pack_blocks, start = task % pack_blocks * pack_keys, end = std::min(keys, start + pack_keys);
+        float* const to = packed + slot * head_floats;
+        pack_key(base + slot, start, end, to);
+        pack_value(base + slot, start, end, to + key_floats);
+      });
+      pool.run(count * groups * blocks, [=](int64_t task, int thread) {
+        const int64_t slot = task / (groups * blocks), group = task / blocks % groups, block = task % blocks;
+        const int64_t sample = (base + slot) / key_heads, head = (base + slot) % key_heads * groups + group;
+        const float* const from = packed + slot * head_floats;
+        attend(sample, head, block * kQueries, from, from + key_floats, scratch + thread * scratch_floats);
+      });
     }
     return 0;
   }
@@ -404,11 +488,10 @@ KERNEL(Geglu) {
   const float* input = (const float*)params[0];
   float* output = (float*)params[1];
   const int64_t columns = shapes[1][ranks[1] - 1], rows = elements(shapes[1], ranks[1]) / std::max<int64_t>(columns, 1);
-#pragma omp parallel for if (rows * columns > kGrain)
-  for (int64_t row = 0; row < rows; row++) {
+  parallel(rows, columns, [=](int64_t row) {
     const float* from = input + row * 2 * columns;
     map_row(from, from + columns, output + row * columns, columns, [](Full hidden, Full gate) { return hidden * gelu(gate); });
-  }
+  });
   return 0;
 }
 
@@ -420,8 +503,7 @@ KERNEL(GroupNorm) {
   float* output = (float*)params[5];
   const int64_t samples = shapes[0][0], channels = shapes[0][1] / groups, area = elements(shapes[0] + 2, ranks[0] - 2);
   const int64_t length = channels * area;
-#pragma omp parallel for if (samples * groups * length > kGrain)
-  for (int64_t i = 0; i < samples * groups; i++) {
+  parallel(samples * groups, length, [=](int64_t i) {
     const Moments moments(input + i * length, length);
     const double deviation = 1 / std::sqrt(moments.squares / length + eps);
     for (int64_t c = 0; c < channels; c++) {
@@ -429,7 +511,7 @@ KERNEL(GroupNorm) {
       const float scale = (float)(weight[channel] * deviation), shift = (float)(bias[channel] - moments.mean * weight[channel] * deviation);
       map_row(input + start, input + start, output + start, area, [=](Full x, Full) { return x * scale + shift; });
     }
-  }
+  });
   return 0;
 }
 
@@ -439,15 +521,14 @@ KERNEL(LayerNorm) {
   const float eps = *(const float*)params[3];
   float* output = (float*)params[4];
   const int64_t length = elements(shapes[1], ranks[1]), rows = elements(shapes[0], ranks[0]) / length;
-#pragma omp parallel for if (rows * length > kGrain)
-  for (int64_t row = 0; row < rows; row++) {
+  parallel(rows, length, [=](int64_t row) {
     const float* from = input + row * length;
     float* to = output + row * length;
     const Moments moments(from, length);
     const float scale = (float)(1 / std::sqrt(moments.squares / length + eps)), mean = (float)moments.mean;
     map_row(from, weight, to, length, [=](Full x, Full w) { return (x - mean) * scale * w; });
     map_row(to, bias, to, length, [](Full x, Full b) { return x + b; });
-  }
+  });
   return 0;
 }
 
@@ -456,13 +537,12 @@ KERNEL(DoubleNearest) {
   const float* input = (const float*)params[0];
   float* output = (float*)params[1];
   const int64_t columns = shapes[0][3], rows = elements(shapes[0], 3);
-#pragma omp parallel for if (rows * columns * 4 > kGrain)
-  for (int64_t row = 0; row < rows; row++) {
+  parallel(rows, 4 * columns, [=](int64_t row) {
     const float* from = input + row * columns;
     float* to = output + row * columns * 4;
     for (int64_t i = 0; i < columns; i++) to[2 * i] = to[2 * i + 1] = from[i];
     std::memcpy(to + 2 * columns, to, 2 * columns * sizeof(float));
-  }
+  });
   return 0;
 }
 

@@ -15,12 +15,16 @@ _grad = ops.GradOperation(get_all=True, sens_param=True)
 _depend = ops.Depend()
 
 
-def _vjp(function, inputs, dout):
-    """The gradients of `function` at `inputs`, one an input, for the output's gradient `dout`."""
+def _variables(inputs, dout):
+    """`inputs` as independent variables, for `_grad(function)(*variables, ..., dout)`.
+
+    Eagerly, a tensor passed twice, or computed from another one, would collect the other's gradient too: detach them.
+    Graph mode leaves out the gradients of what it knows to be constant: a dependence on `dout` hides that.
+    """
     variables = ()
     for tensor in inputs:
-        variables += (_depend(tensor, dout),)  # graph mode leaves out the gradients of what it knows to be constant
-    return _grad(function)(*variables, dout)
+        variables += (_depend(ops.stop_gradient(tensor), dout),)
+    return variables
 
 
 def _first(input, *others):
@@ -35,7 +39,7 @@ def _kernel(name: str, shape, bprop) -> ops.Custom:
 
 
 def _silu_bprop(input, out, dout):
-    return _vjp(cpu.silu, (input,), dout)
+    return _grad(cpu.silu)(*_variables((input,), dout), dout)
 
 
 def _gelu_plain(input):
@@ -43,7 +47,7 @@ def _gelu_plain(input):
 
 
 def _gelu_bprop(input, out, dout):
-    return _vjp(_gelu_plain, (input,), dout)
+    return _grad(_gelu_plain)(*_variables((input,), dout), dout)
 
 
 def _gelu_tanh_plain(input):
@@ -51,11 +55,11 @@ def _gelu_tanh_plain(input):
 
 
 def _gelu_tanh_bprop(input, out, dout):
-    return _vjp(_gelu_tanh_plain, (input,), dout)
+    return _grad(_gelu_tanh_plain)(*_variables((input,), dout), dout)
 
 
 def _geglu_bprop(input, out, dout):
-    return _vjp(cpu.geglu, (input,), dout)
+    return _grad(cpu.geglu)(*_variables((input,), dout), dout)
 
 
 def _geglu_shape(input):
@@ -93,11 +97,12 @@ def _group_norm_shape(input, weight, bias, num_groups, eps):
     return input
 
 
-def _group_norm_bprop(input, weight, bias, num_groups, eps, out, dout):
-    def plain(input, weight, bias):
-        return cpu.group_norm(input, int(num_groups), weight, bias, eps)
+def _group_norm_plain(input, weight, bias, num_groups, eps):
+    return cpu.group_norm(input, int(num_groups), weight, bias, eps)
 
-    return _vjp(plain, (input, weight, bias), dout) + (0.0, 0.0)
+
+def _group_norm_bprop(input, weight, bias, num_groups, eps, out, dout):
+    return _grad(_group_norm_plain)(*_variables((input, weight, bias), dout), num_groups, eps, dout) + (0.0, 0.0)
 
 
 def _layer_norm_shape(input, weight, bias, eps):
@@ -106,11 +111,12 @@ def _layer_norm_shape(input, weight, bias, eps):
     return input
 
 
-def _layer_norm_bprop(input, weight, bias, eps, out, dout):
-    def plain(input, weight, bias):
-        return cpu.layer_norm(input, weight.shape, weight, bias, eps)
+def _layer_norm_plain(input, weight, bias, eps):
+    return cpu.layer_norm(input, weight.shape, weight, bias, eps)
 
-    return _vjp(plain, (input, weight, bias), dout) + (0.0,)
+
+def _layer_norm_bprop(input, weight, bias, eps, out, dout):
+    return _grad(_layer_norm_plain)(*_variables((input, weight, bias), dout), eps, dout) + (0.0,)
 
 
 _group_norm = _kernel("GroupNorm", _group_norm_shape, _group_norm_bprop)
@@ -145,7 +151,7 @@ def _double_plain(input):
 
 
 def _double_bprop(input, out, dout):
-    return _vjp(_double_plain, (input,), dout)
+    return _grad(_double_plain)(*_variables((input,), dout), dout)
 
 
 _double = _kernel("DoubleNearest", _double_shape, _double_bprop)
@@ -172,18 +178,20 @@ def _attention_shape(query, key, value, scale, is_causal, mask=None):
     return query
 
 
-def _attention_bprop(query, key, value, scale, is_causal, out, dout):
-    def plain(query, key, value):
-        return cpu.attention(query, key, value, None, bool(is_causal), scale)
+def _attention_plain(query, key, value, scale, is_causal):
+    return cpu.attention(query, key, value, None, bool(is_causal), scale)
 
-    return _vjp(plain, (query, key, value), dout) + (0.0, 0.0)
+
+def _attention_bprop(query, key, value, scale, is_causal, out, dout):
+    return _grad(_attention_plain)(*_variables((query, key, value), dout), scale, is_causal, dout) + (0.0, 0.0)
+
+
+def _masked_attention_plain(query, key, value, mask, scale, is_causal):
+    return cpu.attention(query, key, value, mask, bool(is_causal), scale)
 
 
 def _masked_attention_bprop(query, key, value, scale, is_causal, mask, out, dout):
-    def plain(query, key, value, mask):
-        return cpu.attention(query, key, value, mask, bool(is_causal), scale)
-
-    gradients = _vjp(plain, (query, key, value, mask), dout)
+    gradients = _grad(_masked_attention_plain)(*_variables((query, key, value, mask), dout), scale, is_causal, dout)
     return gradients[:3] + (0.0, 0.0, gradients[3])
 
 

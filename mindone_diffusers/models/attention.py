@@ -1,0 +1,698 @@
+"""Attention, its processors, feed-forward layers and transformer blocks (arXiv:1706.03762)."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import mindspore as ms
+from mindspore import Tensor
+
+from .. import nn
+from ..core.errors import ConfigError
+from ..nn import functional as F
+from .activations import GEGLU, GELU, ApproximateGELU, LinearActivation, SwiGLU
+from .embeddings import SinusoidalPositionalEmbedding
+from .normalization import AdaLayerNorm, AdaLayerNormContinuous, AdaLayerNormZero, FP32LayerNorm, LpNorm, SpatialNorm
+
+
+class Attention(nn.Module):
+    """Multi-head attention of a sequence, or of an image's pixels, to itself or to a context.
+
+    What is computed from the projections is the `processor`'s decision: any object that is called with this module first, then
+    `(hidden_states, encoder_hidden_states=None, attention_mask=None, ...)`. Entries of `cross_attention_kwargs` that it does not take
+    are left out.
+
+    Args:
+        query_dim: channels of `hidden_states`. `cross_attention_dim`: of the context; None for self-attention.
+        heads, dim_head: number and size of the heads. `kv_heads`: number of key and value heads, if fewer.
+        bias: of the query, key and value projections. `out_bias`: of the output's.
+        upcast_attention, upcast_softmax: float32 scores, or softmax, where the processor leaves that open (`AttnProcessor`).
+        cross_attention_norm: None, "layer_norm" or "group_norm" (of `cross_attention_norm_num_groups`): of the context.
+        qk_norm: None, "layer_norm", "fp32_layer_norm", "layer_norm_across_heads", "rms_norm", "rms_norm_across_heads" or "l2".
+        added_kv_proj_dim: channels of a context that gets its own projections `add_k_proj`, `add_v_proj` (biased if `added_proj_bias`)
+            and, unless `context_pre_only` is None, `add_q_proj` and (if it is False) `to_add_out` to `out_context_dim`.
+        norm_num_groups: normalise `hidden_states` in so many groups of channels (with `eps`).
+        spatial_norm_dim: channels of the maps of a `SpatialNorm` of `hidden_states`.
+        scale_qk: scale the scores by dim_head ** -0.5.
+        only_cross_attention: with `added_kv_proj_dim`: attend to the context only, not to `hidden_states`.
+        rescale_output_factor: the output is divided by it. `residual_connection`: `hidden_states` is added before that.
+        out_dim: channels of all projections and the output. Default: dim_head * heads, and `query_dim`.
+        pre_only: no output projection. `elementwise_affine`: weights in `qk_norm`.
+        is_causal: kept for processors that ask for it.
+        processor: default `AttnProcessor2_0`, or `AttnProcessor` if not `scale_qk`.
+
+    Raises:
+        ConfigError: unknown norm, or `only_cross_attention` without `added_kv_proj_dim`.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        cross_attention_dim: int | None = None,
+        heads: int = 8,
+        kv_heads: int | None = None,
+        dim_head: int = 64,
+        dropout: float = 0.0,
+        bias: bool = False,
+        upcast_attention: bool = False,
+        upcast_softmax: bool = False,
+        cross_attention_norm: str | None = None,
+        cross_attention_norm_num_groups: int = 32,
+        qk_norm: str | None = None,
+        added_kv_proj_dim: int | None = None,
+        added_proj_bias: bool = True,
+        norm_num_groups: int | None = None,
+        spatial_norm_dim: int | None = None,
+        out_bias: bool = True,
+        scale_qk: bool = True,
+        only_cross_attention: bool = False,
+        eps: float = 1e-5,
+        rescale_output_factor: float = 1.0,
+        residual_connection: bool = False,
+        _from_deprecated_attn_block: bool = False,
+        processor: Any = None,
+        out_dim: int | None = None,
+        out_context_dim: int | None = None,
+        context_pre_only: bool | None = None,
+        pre_only: bool = False,
+        elementwise_affine: bool = True,
+        is_causal: bool = False,
+    ):
+        super().__init__()
+        if only_cross_attention and added_kv_proj_dim is None:
+            raise ConfigError("only_cross_attention=True needs added_kv_proj_dim: without it there is nothing to attend to.")
+        self.query_dim = query_dim
+        self.is_cross_attention = cross_attention_dim is not None
+        self.cross_attention_dim = cross_attention_dim or query_dim
+        self.heads = out_dim // dim_head if out_dim is not None else heads
+        self.inner_dim = out_dim if out_dim is not None else dim_head * heads
+        self.inner_kv_dim = self.inner_dim if kv_heads is None else dim_head * kv_heads
+        self.sliceable_head_dim = heads
+        self.scale_qk = scale_qk
+        self.scale = dim_head**-0.5 if scale_qk else 1.0
+        self.upcast_attention = upcast_attention
+        self.upcast_softmax = upcast_softmax
+        self.only_cross_attention = only_cross_attention
+        self.added_kv_proj_dim = added_kv_proj_dim
+        self.rescale_output_factor = rescale_output_factor
+        self.residual_connection = residual_connection
+        self.context_pre_only, self.pre_only = context_pre_only, pre_only
+        self.is_causal = is_causal
+
+        self.group_norm = None if norm_num_groups is None else nn.GroupNorm(norm_num_groups, query_dim, eps)
+        self.spatial_norm = None if spatial_norm_dim is None else SpatialNorm(query_dim, spatial_norm_dim)
+        sizes = (dim_head, dim_head * heads, dim_head * (kv_heads or heads))
+        self.norm_q, self.norm_k = _query_key_norms(qk_norm, *sizes, eps, elementwise_affine)
+        self.norm_added_q = self.norm_added_k = None
+        if added_kv_proj_dim is not None:
+            self.norm_added_q, self.norm_added_k = _query_key_norms(qk_norm, *sizes, eps, elementwise_affine)
+            if qk_norm == "rms_norm_across_heads":
+                self.norm_added_q = None
+        self.cross_attention_norm = cross_attention_norm
+        self.norm_cross = None
+        if cross_attention_norm == "layer_norm":
+            self.norm_cross = nn.LayerNorm(self.cross_attention_dim)
+        elif cross_attention_norm == "group_norm":
+            self.norm_cross = nn.GroupNorm(cross_attention_norm_num_groups, added_kv_proj_dim or self.cross_attention_dim)
+        elif cross_attention_norm is not None:
+            raise ConfigError(f"Unknown cross_attention_norm {cross_attention_norm!r}: expected None, 'layer_norm' or 'group_norm'.")
+
+        self.to_q = nn.Linear(query_dim, self.inner_dim, bias)
+        self.to_k = self.to_v = None
+        if not only_cross_attention:
+            self.to_k = nn.Linear(self.cross_attention_dim, self.inner_kv_dim, bias)
+            self.to_v = nn.Linear(self.cross_attention_dim, self.inner_kv_dim, bias)
+        self.add_q_proj = self.add_k_proj = self.add_v_proj = self.to_add_out = None
+        if added_kv_proj_dim is not None:
+            self.add_k_proj = nn.Linear(added_kv_proj_dim, self.inner_kv_dim, added_proj_bias)
+            self.add_v_proj = nn.Linear(added_kv_proj_dim, self.inner_kv_dim, added_proj_bias)
+            if context_pre_only is not None:
+                self.add_q_proj = nn.Linear(added_kv_proj_dim, self.inner_dim, added_proj_bias)
+        self.to_out = None
+        if not pre_only:
+            self.to_out = nn.ModuleList([nn.Linear(self.inner_dim, out_dim or query_dim, out_bias), nn.Dropout(dropout)])
+        if context_pre_only is not None and not context_pre_only:
+            self.to_add_out = nn.Linear(self.inner_dim, out_context_dim or query_dim, out_bias)
+        self.set_processor(processor or self._stock_processor())
+
+    def _stock_processor(self) -> Any:
+        return AttnProcessor2_0() if self.scale_qk else AttnProcessor()
+
+    def set_processor(self, processor: Any) -> None:
+        """Attend with `processor` from now on. (Of a model in graph mode, use the model's `set_attn_processor`.)"""
+        if "processor" in self._cells:
+            del self.processor
+        self.processor = processor
+        parameters = inspect.signature(type(processor).construct if isinstance(processor, nn.Module) else processor.__call__).parameters
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        self.processor_arguments = None if takes_any else tuple(parameters)
+
+    def get_processor(self) -> Any:
+        return self.processor
+
+    def set_attention_slice(self, slice_size: int | None) -> None:
+        """Compute so many heads at a time, which needs less memory; None for all at once.
+
+        Raises:
+            ValueError: more than there are.
+        """
+        if slice_size is not None and slice_size > self.sliceable_head_dim:
+            raise ValueError(f"slice_size is {slice_size}, but the attention has {self.sliceable_head_dim} heads.")
+        added = self.added_kv_proj_dim is not None
+        if slice_size is not None:
+            self.set_processor(SlicedAttnAddedKVProcessor(slice_size) if added else SlicedAttnProcessor(slice_size))
+        else:
+            self.set_processor(AttnAddedKVProcessor() if added else self._stock_processor())
+
+    def construct(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """
+        Args:
+            hidden_states: (batch, tokens, query_dim) or (batch, query_dim, height, width); the output has the same shape.
+            encoder_hidden_states: the context, (batch, keys, channels). Default: `hidden_states`.
+            attention_mask: added to the scores; (batch, 1 or tokens, keys) or (batch * heads, 1 or tokens, keys).
+        """
+        if self.processor_arguments is not None:
+            taken = {}
+            for name in self.processor_arguments:
+                if name in kwargs:
+                    taken[name] = kwargs[name]
+            kwargs = taken
+        return self.processor(self, hidden_states, encoder_hidden_states=encoder_hidden_states, attention_mask=attention_mask, **kwargs)
+
+    # Pieces for processors
+
+    def normed_tokens(self, hidden_states: Tensor) -> Tensor:
+        """`hidden_states` as (batch, tokens, channels), group-normalised if there is a `group_norm`."""
+        if hidden_states.ndim == 4:
+            hidden_states = hidden_states.reshape(hidden_states.shape[:2] + (-1,))
+            if self.group_norm is not None:
+                hidden_states = self.group_norm(hidden_states)
+            return hidden_states.swapaxes(1, 2)
+        if self.group_norm is not None:
+            hidden_states = self.group_norm(hidden_states.swapaxes(1, 2)).swapaxes(1, 2)
+        return hidden_states
+
+    def norm_encoder_hidden_states(self, encoder_hidden_states: Tensor) -> Tensor:
+        """The context through `norm_cross`, if there is one."""
+        if self.cross_attention_norm == "layer_norm":
+            return self.norm_cross(encoder_hidden_states)
+        if self.cross_attention_norm == "group_norm":
+            return self.norm_cross(encoder_hidden_states.swapaxes(1, 2)).swapaxes(1, 2)
+        return encoder_hidden_states
+
+    def split_heads(self, tensor: Tensor) -> Tensor:
+        """(batch, tokens, heads * size) to (batch, heads, tokens, size), for as many heads as there are."""
+        batch, tokens, channels = tensor.shape
+        size = self.inner_dim // self.heads
+        return tensor.reshape((batch, tokens, channels // size, size)).transpose((0, 2, 1, 3))
+
+    def project_out(self, attended: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(batch, heads, tokens, size) through the output projection, in `shape`: (batch, tokens, channels) or an image's."""
+        batch, heads, tokens, size = attended.shape
+        output = self.to_out[0](attended.transpose((0, 2, 1, 3)).reshape((batch, tokens, heads * size)))
+        output = self.to_out[1](output)
+        if len(shape) == 4:
+            output = output.swapaxes(1, 2).reshape((shape[0], -1) + shape[2:])
+        return output
+
+    def head_to_batch_dim(self, tensor: Tensor, out_dim: int = 3) -> Tensor:
+        """(batch, tokens, heads * size) to (batch * heads, tokens, size), or with `out_dim=4` to (batch, heads, tokens, size)."""
+        tensor = tensor.reshape((tensor.shape[0], -1, self.heads, tensor.shape[-1] // self.heads)).transpose((0, 2, 1, 3))
+        return tensor.reshape((-1,) + tensor.shape[2:]) if out_dim == 3 else tensor
+
+    def batch_to_head_dim(self, tensor: Tensor) -> Tensor:
+        """(batch * heads, tokens, size) to (batch, tokens, heads * size)."""
+        tokens, size = tensor.shape[1:]
+        tensor = tensor.reshape((-1, self.heads, tokens, size)).transpose((0, 2, 1, 3))
+        return tensor.reshape((-1, tokens, self.heads * size))
+
+    def get_attention_scores(self, query: Tensor, key: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """softmax(query key^T * scale + mask), for three or four dimensions, in the query's dtype."""
+        dtype = query.dtype
+        if self.upcast_attention:
+            query, key = query.astype(ms.float32), key.astype(ms.float32)
+        scores = F.bmm(query * self.scale, key, transpose_b=True)
+        if attention_mask is not None:
+            scores = scores + attention_mask
+        if self.upcast_softmax:
+            scores = scores.astype(ms.float32)
+        return F.softmax(scores, -1).astype(dtype)
+
+    def prepare_attention_mask(
+        self, attention_mask: Tensor | None, target_length: int, batch_size: int, out_dim: int = 3
+    ) -> Tensor | None:
+        """The mask for (batch * heads, queries, keys) scores, or with `out_dim=4` for (batch, heads, queries, keys).
+
+        One that is not `target_length` long gets so many zeros at its end: it covers the context, and all of `hidden_states` follows.
+        """
+        attention_mask = self.broadcast_mask(attention_mask, target_length, batch_size)
+        if attention_mask is None:
+            return None
+        queries, keys = attention_mask.shape[2:]
+        attention_mask = attention_mask.broadcast_to((batch_size, self.heads, queries, keys))
+        return attention_mask.reshape((-1, queries, keys)) if out_dim == 3 else attention_mask
+
+    def broadcast_mask(self, attention_mask: Tensor | None, target_length: int, batch_size: int) -> Tensor | None:
+        """As `prepare_attention_mask`, in four dimensions that broadcast: (batch, 1 or heads, 1 or queries, keys)."""
+        if attention_mask is None:
+            return None
+        if attention_mask.shape[-1] != target_length:
+            attention_mask = F.pad(attention_mask, (0, target_length))
+        heads = self.heads if attention_mask.shape[0] >= batch_size * self.heads else 1
+        return attention_mask.reshape((-1, heads) + attention_mask.shape[1:])
+
+
+def _query_key_norms(kind: str | None, dim_head: int, query: int, key: int, eps: float, affine: bool) -> tuple:
+    if kind is None:
+        return None, None
+    if kind == "layer_norm":
+        return nn.LayerNorm(dim_head, eps, affine), nn.LayerNorm(dim_head, eps, affine)
+    if kind == "fp32_layer_norm":
+        return FP32LayerNorm(dim_head, eps, False), FP32LayerNorm(dim_head, eps, False)
+    if kind == "layer_norm_across_heads":
+        return nn.LayerNorm(query, eps), nn.LayerNorm(key, eps)
+    if kind == "rms_norm":
+        return nn.RMSNorm(dim_head, eps, affine), nn.RMSNorm(dim_head, eps, affine)
+    if kind == "rms_norm_across_heads":
+        return nn.RMSNorm(query, eps), nn.RMSNorm(key, eps)
+    if kind == "l2":
+        return LpNorm(eps=eps), LpNorm(eps=eps)
+    raise ConfigError(
+        f"Unknown qk_norm {kind!r}: expected None, 'layer_norm', 'fp32_layer_norm', 'layer_norm_across_heads', 'rms_norm', "
+        "'rms_norm_across_heads' or 'l2'."
+    )
+
+
+# Processors: a way to project (plain or with an added context) and a way to attend (fused, explicit or sliced)
+
+
+class _PlainProjection:
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        residual = hidden_states
+        if attn.spatial_norm is not None:
+            hidden_states = attn.spatial_norm(hidden_states, temb)
+        tokens = attn.normed_tokens(hidden_states)
+        context = tokens if encoder_hidden_states is None else attn.norm_encoder_hidden_states(encoder_hidden_states)
+        query = attn.split_heads(attn.to_q(tokens))
+        key = attn.split_heads(attn.to_k(context))
+        value = attn.split_heads(attn.to_v(context))
+        if attn.norm_q is not None:
+            query, key = attn.norm_q(query), attn.norm_k(key)
+        mask = attn.broadcast_mask(attention_mask, context.shape[1], context.shape[0])
+        output = attn.project_out(self.attend(attn, query, key, value, mask), residual.shape)
+        if attn.residual_connection:
+            output = output + residual
+        return output if attn.rescale_output_factor == 1 else output / attn.rescale_output_factor
+
+
+class _AddedProjection:
+    """The context has its own projections; its keys and values come before those of `hidden_states` (b, channels, height, width)."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        tokens = attn.normed_tokens(hidden_states)
+        if encoder_hidden_states is None:
+            context = hidden_states.reshape(hidden_states.shape[:2] + (-1,)).swapaxes(1, 2)
+        else:
+            context = attn.norm_encoder_hidden_states(encoder_hidden_states)
+        query = attn.split_heads(attn.to_q(tokens))
+        key = attn.split_heads(attn.add_k_proj(context))
+        value = attn.split_heads(attn.add_v_proj(context))
+        if not attn.only_cross_attention:
+            key = F.cat((key, attn.split_heads(attn.to_k(tokens))), 2)
+            value = F.cat((value, attn.split_heads(attn.to_v(tokens))), 2)
+        mask = attn.broadcast_mask(attention_mask, tokens.shape[1], tokens.shape[0])
+        return attn.project_out(self.attend(attn, query, key, value, mask), hidden_states.shape) + hidden_states
+
+
+class _Fused:
+    """All in one `scaled_dot_product_attention`, which the backend chooses."""
+
+    def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=attn.scale)
+
+
+class _Explicit:
+    """Two products and a softmax, in the dtypes the attention asks for."""
+
+    def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return F.bmm(attn.get_attention_scores(query, key, mask), value)
+
+
+class _Sliced:
+    """As `_Explicit`, `slice_size` heads at a time, counted over the batch."""
+
+    def __init__(self, slice_size: int):
+        self.slice_size = slice_size
+
+    def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        shape = query.shape
+        query, key, value = query.reshape((-1,) + shape[2:]), key.reshape((-1,) + key.shape[2:]), value.reshape((-1,) + value.shape[2:])
+        if mask is not None:
+            mask = mask.broadcast_to(shape[:2] + mask.shape[2:]).reshape((-1,) + mask.shape[2:])
+        outputs = ()
+        for start in range(0, query.shape[0], self.slice_size):
+            stop = min(start + self.slice_size, query.shape[0])
+            part = None if mask is None else mask[start:stop]
+            outputs += (F.bmm(attn.get_attention_scores(query[start:stop], key[start:stop], part), value[start:stop]),)
+        return F.cat(outputs, 0).reshape(shape)
+
+
+class AttnProcessor(_PlainProjection, _Explicit):
+    """Attention step by step, honouring `upcast_attention` and `upcast_softmax`."""
+
+
+class AttnProcessor2_0(_PlainProjection, _Fused):
+    """The default: the backend's fused attention."""
+
+
+class SlicedAttnProcessor(_PlainProjection, _Sliced):
+    """`AttnProcessor` in slices of `slice_size` heads."""
+
+
+class AttnAddedKVProcessor(_AddedProjection, _Explicit):
+    """`AttnProcessor` with the projections `add_k_proj` and `add_v_proj` of the context."""
+
+
+class AttnAddedKVProcessor2_0(_AddedProjection, _Fused):
+    """`AttnProcessor2_0` with the projections `add_k_proj` and `add_v_proj` of the context."""
+
+
+class SlicedAttnAddedKVProcessor(_AddedProjection, _Sliced):
+    """`AttnAddedKVProcessor` in slices of `slice_size` heads."""
+
+
+ADDED_KV_ATTENTION_PROCESSORS = (AttnAddedKVProcessor, SlicedAttnAddedKVProcessor, AttnAddedKVProcessor2_0)
+CROSS_ATTENTION_PROCESSORS = (AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor)
+
+
+class AttentionMixin:
+    """For models: reading and setting the processors of all their attentions."""
+
+    def _attentions(self) -> dict[str, Attention]:
+        return {f"{name}.processor": cell for name, cell in self.cells_and_names() if isinstance(cell, Attention)}
+
+    @property
+    def attn_processors(self) -> dict[str, Any]:
+        """Processors by name: the attention's name and ".processor"."""
+        return {name: attention.processor for name, attention in self._attentions().items()}
+
+    def set_attn_processor(self, processor: Any) -> None:
+        """Set one processor for all attentions, or a dictionary of one for each, named as in `attn_processors`.
+
+        Raises:
+            ValueError: the dictionary's names are not the attentions'.
+        """
+        attentions = self._attentions()
+        if not isinstance(processor, Mapping):
+            processor = dict.fromkeys(attentions, processor)
+        elif processor.keys() != attentions.keys():
+            odd = sorted(processor.keys() ^ attentions.keys())
+            raise ValueError(f"{len(processor)} processors for {len(attentions)} attentions; missing or unknown names: {odd}.")
+        for name, attention in attentions.items():
+            attention.set_processor(processor[name])
+        self._recompile()
+
+    def set_default_attn_processor(self) -> None:
+        """`AttnProcessor`, or `AttnAddedKVProcessor` for attentions with added projections, everywhere.
+
+        Raises:
+            ValueError: there are processors of other kinds, or both kinds.
+        """
+        kinds = {type(processor) for processor in self.attn_processors.values()}
+        if kinds <= set(ADDED_KV_ATTENTION_PROCESSORS):
+            self.set_attn_processor(AttnAddedKVProcessor())
+        elif kinds <= set(CROSS_ATTENTION_PROCESSORS):
+            self.set_attn_processor(AttnProcessor())
+        else:
+            names = sorted(kind.__name__ for kind in kinds)
+            raise ValueError(f"set_default_attn_processor cannot choose for {names}: call set_attn_processor.")
+
+    def set_attention_slice(self, slice_size: str | int | list[int | None] | None = "auto") -> None:
+        """Compute attention in slices of heads, which needs less memory.
+
+        Args:
+            slice_size: "auto" for half of the heads at a time, "max" for one, a number, a list of one for each attention, or None for all.
+
+        Raises:
+            ValueError: a list of another length, or more heads than there are.
+        """
+        attentions = list(self._attentions().values())
+        if slice_size == "auto":
+            slice_size = [attention.sliceable_head_dim // 2 for attention in attentions]
+        elif not isinstance(slice_size, list):
+            slice_size = [1 if slice_size == "max" else slice_size] * len(attentions)
+        if len(slice_size) != len(attentions):
+            raise ValueError(f"slice_size has {len(slice_size)} entries, but there are {len(attentions)} attentions.")
+        for size, attention in zip(slice_size, attentions):
+            if size is not None and size > attention.sliceable_head_dim:
+                raise ValueError(f"slice_size is {size}, but an attention has {attention.sliceable_head_dim} heads.")
+        for size, attention in zip(slice_size, attentions):
+            attention.set_attention_slice(size)
+        self._recompile()
+
+
+# Transformer blocks
+
+
+class FeedForward(nn.Module):
+    """A linear layer with an activation to `mult * dim` (or `inner_dim`), and one to `dim_out`.
+
+    `activation_fn` is "gelu", "gelu-approximate", "geglu", "geglu-approximate", "swiglu" or "linear-silu".
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        mult: int = 4,
+        dropout: float = 0.0,
+        activation_fn: str = "geglu",
+        final_dropout: bool = False,
+        inner_dim: int | None = None,
+        bias: bool = True,
+    ):
+        super().__init__()
+        inner_dim = inner_dim or int(dim * mult)
+        if activation_fn in ("gelu", "gelu-approximate"):
+            activation = GELU(dim, inner_dim, "none" if activation_fn == "gelu" else "tanh", bias)
+        elif activation_fn == "geglu":
+            activation = GEGLU(dim, inner_dim, bias)
+        elif activation_fn == "geglu-approximate":
+            activation = ApproximateGELU(dim, inner_dim, bias)
+        elif activation_fn == "swiglu":
+            activation = SwiGLU(dim, inner_dim, bias)
+        elif activation_fn == "linear-silu":
+            activation = LinearActivation(dim, inner_dim, bias, "silu")
+        else:
+            raise ConfigError(
+                f"Unknown activation_fn {activation_fn!r}: expected 'gelu', 'gelu-approximate', 'geglu', 'geglu-approximate', 'swiglu' or "
+                "'linear-silu'."
+            )
+        layers = [activation, nn.Dropout(dropout), nn.Linear(inner_dim, dim_out or dim, bias)]
+        self.net = nn.ModuleList(layers + [nn.Dropout(dropout)] if final_dropout else layers)
+
+    def construct(self, hidden_states: Tensor) -> Tensor:
+        for layer in self.net:
+            hidden_states = layer(hidden_states)
+        return hidden_states
+
+
+class GatedSelfAttentionDense(nn.Module):
+    """GLIGEN's layer (arXiv:2301.07093): tokens attend to themselves and to grounding objects, through gates that start at zero."""
+
+    def __init__(self, query_dim: int, context_dim: int, n_heads: int, d_head: int):
+        super().__init__()
+        self.linear = nn.Linear(context_dim, query_dim)
+        self.attn = Attention(query_dim, heads=n_heads, dim_head=d_head)
+        self.ff = FeedForward(query_dim)
+        self.norm1 = nn.LayerNorm(query_dim)
+        self.norm2 = nn.LayerNorm(query_dim)
+        self.alpha_attn = nn.Parameter(())
+        self.alpha_dense = nn.Parameter(())
+        self.enabled = True
+
+    def construct(self, x: Tensor, objs: Tensor) -> Tensor:
+        if not self.enabled:
+            return x
+        seen = self.attn(self.norm1(F.cat((x, self.linear(objs)), 1)))
+        x = x + F.tanh(self.alpha_attn) * seen[:, : x.shape[1]]
+        return x + F.tanh(self.alpha_dense) * self.ff(self.norm2(x))
+
+
+_NORM_TYPES = ("layer_norm", "layer_norm_i2vgen", "ada_norm", "ada_norm_zero", "ada_norm_single", "ada_norm_continuous")
+
+
+class BasicTransformerBlock(nn.Module):
+    """Self-attention, attention to a context, feed-forward; each after a normalisation and added to its input.
+
+    Args:
+        dim, num_attention_heads, attention_head_dim: channels; number and size of the heads.
+        cross_attention_dim: channels of the context; None leaves the second attention out.
+        activation_fn: see `FeedForward`, as for `final_dropout`, `ff_inner_dim`, `ff_bias`.
+        num_embeds_ada_norm: timesteps in the table of "ada_norm" and "ada_norm_zero".
+        only_cross_attention: the first attention is to the context as well.
+        double_self_attention: the second attention is to the tokens themselves as well.
+        norm_type: "layer_norm"; "layer_norm_i2vgen" (none before the feed-forward); "ada_norm", "ada_norm_zero" (by timestep, and class);
+            "ada_norm_single" (PixArt, arXiv:2310.00426); "ada_norm_continuous" (by `added_cond_kwargs["pooled_text_emb"]`).
+        attention_type: "default"; "gated" or "gated-text-image" for GLIGEN, with `cross_attention_kwargs["gligen"]["objs"]`.
+        positional_embeddings: "sinusoidal" for those of `num_positional_embeddings` positions, before each attention.
+
+    Raises:
+        ConfigError: an unknown `norm_type`, or one without what it needs.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_attention_heads: int,
+        attention_head_dim: int,
+        dropout: float = 0.0,
+        cross_attention_dim: int | None = None,
+        activation_fn: str = "geglu",
+        num_embeds_ada_norm: int | None = None,
+        attention_bias: bool = False,
+        only_cross_attention: bool = False,
+        double_self_attention: bool = False,
+        upcast_attention: bool = False,
+        norm_elementwise_affine: bool = True,
+        norm_type: str = "layer_norm",
+        norm_eps: float = 1e-5,
+        final_dropout: bool = False,
+        attention_type: str = "default",
+        positional_embeddings: str | None = None,
+        num_positional_embeddings: int | None = None,
+        ada_norm_continous_conditioning_embedding_dim: int | None = None,
+        ada_norm_bias: bool | None = None,
+        ff_inner_dim: int | None = None,
+        ff_bias: bool = True,
+        attention_out_bias: bool = True,
+    ):
+        super().__init__()
+        if norm_type not in _NORM_TYPES:
+            raise ConfigError(f"Unknown norm_type {norm_type!r}: expected one of {', '.join(_NORM_TYPES)}.")
+        if norm_type in ("ada_norm", "ada_norm_zero") and num_embeds_ada_norm is None:
+            raise ConfigError(f"norm_type={norm_type!r} needs num_embeds_ada_norm, the number of timesteps.")
+        if positional_embeddings is not None and num_positional_embeddings is None:
+            raise ConfigError("positional_embeddings needs num_positional_embeddings.")
+        self.norm_type = norm_type
+        self.only_cross_attention = only_cross_attention
+        self.pos_embed = None
+        if positional_embeddings == "sinusoidal":
+            self.pos_embed = SinusoidalPositionalEmbedding(dim, num_positional_embeddings)
+
+        def norm(adaptive: tuple[str, ...], continuous: str) -> nn.Module:
+            """The block's kind of norm if it is among `adaptive`, else layer normalisation."""
+            if norm_type not in adaptive:
+                return nn.LayerNorm(dim, norm_eps, norm_elementwise_affine)
+            if norm_type == "ada_norm":
+                return AdaLayerNorm(dim, num_embeds_ada_norm)
+            if norm_type == "ada_norm_zero":
+                return AdaLayerNormZero(dim, num_embeds_ada_norm)
+            conditioning = ada_norm_continous_conditioning_embedding_dim
+            return AdaLayerNormContinuous(dim, conditioning, norm_elementwise_affine, norm_eps, ada_norm_bias, continuous)
+
+        attention = {
+            "query_dim": dim, "heads": num_attention_heads, "dim_head": attention_head_dim, "dropout": dropout, "bias": attention_bias,
+            "upcast_attention": upcast_attention, "out_bias": attention_out_bias,
+        }  # fmt: skip
+        self.norm1 = norm(("ada_norm", "ada_norm_zero", "ada_norm_continuous"), "rms_norm")
+        self.attn1 = Attention(cross_attention_dim=cross_attention_dim if only_cross_attention else None, **attention)
+        self.norm2 = self.attn2 = self.norm3 = None
+        has_second = cross_attention_dim is not None or double_self_attention
+        if has_second or norm_type == "ada_norm_single":
+            self.norm2 = norm(("ada_norm", "ada_norm_continuous"), "rms_norm")
+        if has_second:
+            self.attn2 = Attention(cross_attention_dim=None if double_self_attention else cross_attention_dim, **attention)
+        if norm_type not in ("layer_norm_i2vgen", "ada_norm_single"):
+            self.norm3 = norm(("ada_norm_continuous",), "layer_norm")
+        self.ff = FeedForward(
+            dim, dropout=dropout, activation_fn=activation_fn, final_dropout=final_dropout, inner_dim=ff_inner_dim, bias=ff_bias
+        )
+        self.fuser = None
+        if attention_type in ("gated", "gated-text-image"):
+            self.fuser = GatedSelfAttentionDense(dim, cross_attention_dim, num_attention_heads, attention_head_dim)
+        if norm_type == "ada_norm_single":
+            self.scale_shift_table = nn.Parameter((6, dim), lambda rng, shape: rng.standard_normal(shape) / math.sqrt(dim))
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        timestep: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        class_labels: Tensor | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """`hidden_states` is (batch, tokens, dim); for the others see `Attention` and `norm_type`."""
+        kwargs = {} if cross_attention_kwargs is None else cross_attention_kwargs
+        pooled = added_cond_kwargs["pooled_text_emb"] if self.norm_type == "ada_norm_continuous" else None
+        gate = mlp_shift = mlp_scale = mlp_gate = None
+        if self.norm_type == "ada_norm":
+            normed = self.norm1(hidden_states, timestep)
+        elif self.norm_type == "ada_norm_continuous":
+            normed = self.norm1(hidden_states, pooled)
+        elif self.norm_type == "ada_norm_zero":
+            normed, gate, mlp_shift, mlp_scale, mlp_gate = self.norm1(hidden_states, timestep, class_labels)
+            gate, mlp_shift = gate.expand_dims(1), mlp_shift.expand_dims(1)
+            mlp_scale, mlp_gate = mlp_scale.expand_dims(1), mlp_gate.expand_dims(1)
+        elif self.norm_type == "ada_norm_single":
+            table = self.scale_shift_table.expand_dims(0) + timestep.reshape((hidden_states.shape[0], 6, -1))
+            shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = F.chunk(table, 6, 1)
+            normed = self.norm1(hidden_states) * (1 + scale) + shift
+        else:
+            normed = self.norm1(hidden_states)
+        if self.pos_embed is not None:
+            normed = self.pos_embed(normed)
+        context = encoder_hidden_states if self.only_cross_attention else None
+        attended = self.attn1(normed, encoder_hidden_states=context, attention_mask=attention_mask, **kwargs)
+        hidden_states = hidden_states + (attended if gate is None else gate * attended)
+        if self.fuser is not None and "gligen" in kwargs:
+            hidden_states = self.fuser(hidden_states, kwargs["gligen"]["objs"])
+
+        if self.attn2 is not None:
+            if self.norm_type == "ada_norm":
+                normed = self.norm2(hidden_states, timestep)
+            elif self.norm_type == "ada_norm_continuous":
+                normed = self.norm2(hidden_states, pooled)
+            elif self.norm_type == "ada_norm_single":
+                normed = hidden_states
+            else:
+                normed = self.norm2(hidden_states)
+            if self.pos_embed is not None and self.norm_type != "ada_norm_single":
+                normed = self.pos_embed(normed)
+            hidden_states = hidden_states + self.attn2(
+                normed, encoder_hidden_states=encoder_hidden_states, attention_mask=encoder_attention_mask, **kwargs
+            )
+
+        if self.norm_type == "ada_norm_continuous":
+            normed = self.norm3(hidden_states, pooled)
+        elif self.norm_type == "ada_norm_single":
+            normed = self.norm2(hidden_states)
+        elif self.norm3 is not None:
+            normed = self.norm3(hidden_states)
+        else:
+            normed = hidden_states
+        if mlp_scale is not None:
+            normed = normed * (1 + mlp_scale) + mlp_shift
+        output = self.ff(normed)
+        return hidden_states + (output if mlp_gate is None else mlp_gate * output)

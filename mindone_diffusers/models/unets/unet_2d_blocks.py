@@ -1,0 +1,912 @@
+"""The stages of a UNet: residual blocks, each followed by an attention or not, then a change of resolution.
+
+There is one implementation of a way down, one of a way up and one of the middle. What follows a residual block is a mix-in
+(`_SelfAttention`, `_CrossAttention`, `_SimpleCrossAttention`). k-diffusion's stages, which differ in most of this, follow at the end.
+"""
+
+from typing import Any, ClassVar
+
+from mindspore import Tensor
+
+from ... import nn
+from ...core.errors import ConfigError
+from ...nn import functional as F
+from ..attention import Attention, AttnAddedKVProcessor2_0
+from ..normalization import AdaGroupNorm
+from ..resnet import Downsample2D, KDownsample2D, KUpsample2D, ResnetBlock2D, ResnetBlockCondNorm2D, Upsample2D
+from ..transformers.dual_transformer_2d import DualTransformer2DModel
+from ..transformers.transformer_2d import Transformer2DModel
+
+Kwargs = dict[str, Any] | None
+
+
+class _Stage(nn.Module):
+    """What all stages share: how residual blocks are made, and what follows one of them (here: nothing).
+
+    Class attributes:
+        has_cross_attention: the stage takes a context.
+        options: what `get_down_block`, `get_mid_block` and `get_up_block` pass on.
+        resampling: "conv", or "resnet" for a residual block that changes the resolution.
+    """
+
+    has_cross_attention: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = (
+        "num_layers", "in_channels", "out_channels", "dropout", "resnet_eps", "resnet_act_fn", "resnet_groups", "resnet_time_scale_shift",
+    )  # fmt: skip
+    resampling: ClassVar[str] = "conv"
+
+    def resnet_options(
+        self,
+        temb_channels: int | None,
+        dropout: float,
+        resnet_eps: float,
+        resnet_time_scale_shift: str,
+        resnet_act_fn: str,
+        resnet_groups: int,
+        output_scale_factor: float,
+        skip_time_act: bool = False,
+    ) -> dict[str, Any]:
+        """Arguments of `resnet` that are the same for all blocks of the stage."""
+        options = {
+            "temb_channels": temb_channels, "dropout": dropout, "eps": resnet_eps, "time_embedding_norm": resnet_time_scale_shift,
+            "non_linearity": resnet_act_fn, "groups": resnet_groups, "output_scale_factor": output_scale_factor,
+        }  # fmt: skip
+        return options | {"skip_time_act": True} if skip_time_act else options
+
+    def resnet(self, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        block = ResnetBlockCondNorm2D if options["time_embedding_norm"] == "spatial" else ResnetBlock2D
+        return block(in_channels=in_channels, out_channels=out_channels, **options)
+
+    def make_attentions(self, channels: list[int], resnet: dict[str, Any]) -> list[nn.Module] | None:
+        """The attention after each residual block with so many channels, or None."""
+        return None
+
+    def attend(
+        self, index: int, hidden_states: Tensor, temb: Tensor | None, encoder_hidden_states: Tensor | None, attention_mask: Tensor | None,
+        cross_attention_kwargs: Kwargs, encoder_attention_mask: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """What follows residual block `index`."""
+        return hidden_states
+
+
+class _SelfAttention:
+    """Attention of the pixels to themselves."""
+
+    options = ("attention_head_dim",)
+
+    def make_attentions(self, channels: list[int], resnet: dict[str, Any], attention_head_dim: int | None = 1) -> list[nn.Module]:
+        return [self.attention(count, attention_head_dim, resnet["groups"], resnet) for count in channels]
+
+    def attention(self, channels: int, head_dim: int | None, groups: int | None, resnet: dict[str, Any]) -> Attention:
+        head_dim = head_dim or channels
+        return Attention(
+            channels,
+            heads=channels // head_dim,
+            dim_head=head_dim,
+            rescale_output_factor=resnet["output_scale_factor"],
+            eps=resnet["eps"],
+            norm_num_groups=groups,
+            spatial_norm_dim=resnet["temb_channels"] if resnet["time_embedding_norm"] == "spatial" else None,
+            residual_connection=True,
+            bias=True,
+            upcast_softmax=True,
+            _from_deprecated_attn_block=True,
+        )
+
+    def attend(
+        self, index, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
+    ) -> Tensor:
+        return hidden_states if self.attentions is None else self.attentions[index](hidden_states, temb=temb)
+
+
+class _CrossAttention:
+    """A transformer: attention of the pixels to themselves and to a context."""
+
+    has_cross_attention = True
+    options = (
+        "transformer_layers_per_block", "num_attention_heads", "cross_attention_dim", "dual_cross_attention", "use_linear_projection",
+        "only_cross_attention", "upcast_attention", "attention_type",
+    )  # fmt: skip
+
+    def make_attentions(
+        self,
+        channels: list[int],
+        resnet: dict[str, Any],
+        transformer_layers_per_block: int | tuple[int, ...] = 1,
+        num_attention_heads: int = 1,
+        cross_attention_dim: int = 1280,
+        dual_cross_attention: bool = False,
+        use_linear_projection: bool = False,
+        only_cross_attention: bool = False,
+        upcast_attention: bool = False,
+        attention_type: str = "default",
+    ) -> list[nn.Module]:
+        if isinstance(transformer_layers_per_block, int):
+            transformer_layers_per_block = [transformer_layers_per_block] * len(channels)
+        transformers = []
+        for i, count in enumerate(channels):
+            common = {
+                "num_attention_heads": num_attention_heads, "attention_head_dim": count // num_attention_heads, "in_channels": count,
+                "cross_attention_dim": cross_attention_dim, "norm_num_groups": resnet["groups"],
+            }  # fmt: skip
+            if dual_cross_attention:
+                transformers.append(DualTransformer2DModel(**common))
+            else:
+                transformers.append(
+                    Transformer2DModel(
+                        num_layers=transformer_layers_per_block[i],
+                        use_linear_projection=use_linear_projection,
+                        only_cross_attention=only_cross_attention,
+                        upcast_attention=upcast_attention,
+                        attention_type=attention_type,
+                        **common,
+                    )
+                )
+        self.dual_cross_attention = dual_cross_attention
+        return transformers
+
+    def attend(
+        self, index, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
+    ) -> Tensor:
+        if self.dual_cross_attention:
+            return self.attentions[index](hidden_states, encoder_hidden_states, None, cross_attention_kwargs)[0]
+        return self.attentions[index](
+            hidden_states,
+            encoder_hidden_states,
+            cross_attention_kwargs=cross_attention_kwargs,
+            attention_mask=attention_mask,
+            encoder_attention_mask=encoder_attention_mask,
+            return_dict=False,
+        )[0]
+
+
+class _SimpleCrossAttention:
+    """One attention of the pixels to a context and themselves together (unCLIP, IF)."""
+
+    has_cross_attention = True
+    options = (
+        "cross_attention_dim", "attention_head_dim", "skip_time_act", "output_scale_factor", "only_cross_attention", "cross_attention_norm",
+    )  # fmt: skip
+
+    def make_attentions(
+        self,
+        channels: list[int],
+        resnet: dict[str, Any],
+        attention_head_dim: int = 1,
+        cross_attention_dim: int = 1280,
+        only_cross_attention: bool = False,
+        cross_attention_norm: str | None = None,
+    ) -> list[nn.Module]:
+        return [
+            Attention(
+                query_dim=count,
+                cross_attention_dim=count,
+                heads=count // attention_head_dim,
+                dim_head=attention_head_dim,
+                added_kv_proj_dim=cross_attention_dim,
+                norm_num_groups=resnet["groups"],
+                bias=True,
+                upcast_softmax=True,
+                only_cross_attention=only_cross_attention,
+                cross_attention_norm=cross_attention_norm,
+                processor=AttnAddedKVProcessor2_0(),
+            )
+            for count in channels
+        ]
+
+    def attend(
+        self, index, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
+    ) -> Tensor:
+        mask = attention_mask
+        if mask is None and encoder_hidden_states is not None:
+            mask = encoder_attention_mask
+        kwargs = {} if cross_attention_kwargs is None else cross_attention_kwargs
+        return self.attentions[index](hidden_states, encoder_hidden_states=encoder_hidden_states, attention_mask=mask, **kwargs)
+
+
+# Ways down
+
+
+class _Down(_Stage):
+    """Residual blocks; every output is kept for the way up, and so is that of the downsampler."""
+
+    options = (*_Stage.options, "temb_channels", "add_downsample")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        temb_channels: int | None,
+        dropout: float = 0.0,
+        num_layers: int = 1,
+        resnet_eps: float = 1e-6,
+        resnet_time_scale_shift: str = "default",
+        resnet_act_fn: str = "swish",
+        resnet_groups: int = 32,
+        output_scale_factor: float = 1.0,
+        add_downsample: bool = True,
+        downsample_padding: int = 1,
+        skip_time_act: bool = False,
+        resampling: str | None = None,
+        **attention: Any,
+    ):
+        super().__init__()
+        options = self.resnet_options(
+            temb_channels, dropout, resnet_eps, resnet_time_scale_shift, resnet_act_fn, resnet_groups, output_scale_factor, skip_time_act
+        )
+        resnets = [self.resnet(out_channels if i else in_channels, out_channels, **options) for i in range(num_layers)]
+        attentions = self.make_attentions([out_channels] * num_layers, options, **attention)
+        self.attentions = None if attentions is None else nn.ModuleList(attentions)
+        self.resnets = nn.ModuleList(resnets)
+        self.by_resnet = (resampling or self.resampling) == "resnet"
+        self.downsamplers = None
+        if add_downsample and self.by_resnet:
+            self.downsamplers = nn.ModuleList([self.resnet(out_channels, out_channels, down=True, **options)])
+        elif add_downsample:
+            self.downsamplers = nn.ModuleList([self.downsampler(out_channels, downsample_padding)])
+
+    def downsampler(self, channels: int, padding: int) -> nn.Module:
+        return Downsample2D(channels, use_conv=True, padding=padding, name="op")
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        temb: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: Kwargs = None,
+        encoder_attention_mask: Tensor | None = None,
+        additional_residuals: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """
+        Args:
+            hidden_states: (batch, in_channels, height, width).
+            temb: (batch, temb_channels).
+            encoder_hidden_states: the context, (batch, keys, channels).
+            attention_mask, encoder_attention_mask: (batch, 1, keys), added to the scores.
+            additional_residuals: added to the output of the last attention or, in a stage without context, of the stage.
+
+        Returns:
+            The output, and the states that are kept for the way up.
+        """
+        states = ()
+        for i, resnet in enumerate(self.resnets):
+            hidden_states = resnet(hidden_states, temb)
+            hidden_states = self.attend(
+                i, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
+            )
+            if additional_residuals is not None and i == len(self.resnets) - 1 and (self.has_cross_attention or self.downsamplers is None):
+                hidden_states = hidden_states + additional_residuals
+            states += (hidden_states,)
+        if self.downsamplers is not None:
+            hidden_states = self.downsamplers[0](hidden_states, temb) if self.by_resnet else self.downsamplers[0](hidden_states)
+            if additional_residuals is not None and not self.has_cross_attention:
+                hidden_states = hidden_states + additional_residuals
+            states += (hidden_states,)
+        return hidden_states, states
+
+
+class DownBlock2D(_Down):
+    """Residual blocks, then a convolution of stride 2."""
+
+    options = (*_Down.options, "downsample_padding")
+
+
+class AttnDownBlock2D(_SelfAttention, _Down):
+    """As `DownBlock2D`, with self-attention after each block. `downsample_type` is "conv", "resnet" or None."""
+
+    options = (*_Down.options, *_SelfAttention.options, "downsample_padding", "downsample_type")
+
+    def __init__(self, *args: Any, downsample_type: str | None = "conv", add_downsample: bool = True, **kwargs: Any):
+        super().__init__(*args, add_downsample=add_downsample and downsample_type is not None, resampling=downsample_type, **kwargs)
+
+
+class CrossAttnDownBlock2D(_CrossAttention, _Down):
+    """As `DownBlock2D`, with a transformer after each block."""
+
+    options = (*_Down.options, *_CrossAttention.options, "downsample_padding")
+
+
+class ResnetDownsampleBlock2D(_Down):
+    """Residual blocks, then one that halves the resolution."""
+
+    options = (*_Down.options, "skip_time_act", "output_scale_factor")
+    resampling = "resnet"
+
+
+class SimpleCrossAttnDownBlock2D(_SimpleCrossAttention, _Down):
+    """As `ResnetDownsampleBlock2D`, with an attention after each block."""
+
+    options = (*_Down.options, *_SimpleCrossAttention.options)
+    resampling = "resnet"
+
+
+class DownEncoderBlock2D(_Down):
+    """As `DownBlock2D`, without a time embedding; returns the output only (autoencoders)."""
+
+    options = (*_Stage.options, "add_downsample", "downsample_padding")
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0, num_layers: int = 1, **kwargs: Any):
+        super().__init__(in_channels, out_channels, None, dropout, num_layers, **kwargs)
+
+    def construct(self, hidden_states: Tensor) -> Tensor:
+        return super().construct(hidden_states)[0]
+
+
+class AttnDownEncoderBlock2D(_SelfAttention, DownEncoderBlock2D):
+    """As `DownEncoderBlock2D`, with self-attention after each block."""
+
+    options = (*DownEncoderBlock2D.options, *_SelfAttention.options)
+
+
+# The middle
+
+
+class _Middle(_Stage):
+    """A residual block, then pairs of an attention and a residual block."""
+
+    options = (
+        "in_channels", "temb_channels", "dropout", "resnet_eps", "resnet_act_fn", "resnet_groups", "resnet_time_scale_shift",
+        "output_scale_factor",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        in_channels: int,
+        temb_channels: int | None,
+        out_channels: int | None = None,
+        dropout: float = 0.0,
+        num_layers: int = 1,
+        resnet_eps: float = 1e-6,
+        resnet_time_scale_shift: str = "default",
+        resnet_act_fn: str = "swish",
+        resnet_groups: int | None = 32,
+        resnet_groups_out: int | None = None,
+        output_scale_factor: float = 1.0,
+        skip_time_act: bool = False,
+        **attention: Any,
+    ):
+        super().__init__()
+        out_channels = out_channels or in_channels
+        resnet_groups = resnet_groups or min(in_channels // 4, 32)
+        options = self.resnet_options(
+            temb_channels, dropout, resnet_eps, resnet_time_scale_shift, resnet_act_fn, resnet_groups, output_scale_factor, skip_time_act
+        )
+        first = self.resnet(in_channels, out_channels, groups_out=resnet_groups_out, **options)
+        options["groups"] = resnet_groups_out or resnet_groups
+        attentions = self.make_attentions([out_channels] * num_layers, options, **attention)
+        self.attentions = None if attentions is None else nn.ModuleList(attentions)
+        self.resnets = nn.ModuleList([first] + [self.resnet(out_channels, out_channels, **options) for _ in range(num_layers)])
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        temb: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: Kwargs = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Arguments as for the stages of the way down."""
+        hidden_states = self.resnets[0](hidden_states, temb)
+        for i in range(len(self.resnets) - 1):
+            hidden_states = self.attend(
+                i, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
+            )
+            hidden_states = self.resnets[i + 1](hidden_states, temb)
+        return hidden_states
+
+
+class UNetMidBlock2D(_SelfAttention, _Middle):
+    """Residual blocks with self-attention (none if not `add_attention`) between them.
+
+    `attn_groups` is of the attention's normalisation; by default `resnet_groups` if `resnet_time_scale_shift` is "default", else there
+    is none.
+    """
+
+    options = _Middle.options
+
+    def make_attentions(
+        self,
+        channels: list[int],
+        resnet: dict[str, Any],
+        attention_head_dim: int | None = 1,
+        add_attention: bool = True,
+        attn_groups: int | None = None,
+    ) -> list[nn.Module] | None:
+        if not add_attention:
+            return None
+        if attn_groups is None and resnet["time_embedding_norm"] == "default":
+            attn_groups = resnet["groups"]
+        return [self.attention(count, attention_head_dim, attn_groups, resnet) for count in channels]
+
+
+class UNetMidBlock2DCrossAttn(_CrossAttention, _Middle):
+    """Residual blocks with transformers between them."""
+
+    options = (*_Middle.options, *_CrossAttention.options)
+
+
+class UNetMidBlock2DSimpleCrossAttn(_SimpleCrossAttention, _Middle):
+    """Residual blocks with attentions between them."""
+
+    options = (*_Middle.options, *_SimpleCrossAttention.options)
+
+
+# Ways up
+
+
+class _Up(_Stage):
+    """Residual blocks; each takes the last of the states kept on the way down as additional channels (if `joins_states`)."""
+
+    options = (*_Stage.options, "prev_output_channel", "temb_channels", "resolution_idx", "add_upsample")
+    joins_states: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        prev_output_channel: int,
+        out_channels: int,
+        temb_channels: int | None,
+        resolution_idx: int | None = None,
+        dropout: float = 0.0,
+        num_layers: int = 1,
+        resnet_eps: float = 1e-6,
+        resnet_time_scale_shift: str = "default",
+        resnet_act_fn: str = "swish",
+        resnet_groups: int = 32,
+        output_scale_factor: float = 1.0,
+        add_upsample: bool = True,
+        skip_time_act: bool = False,
+        resampling: str | None = None,
+        **attention: Any,
+    ):
+        super().__init__()
+        options = self.resnet_options(
+            temb_channels, dropout, resnet_eps, resnet_time_scale_shift, resnet_act_fn, resnet_groups, output_scale_factor, skip_time_act
+        )
+        resnets = []
+        for i in range(num_layers):
+            before = out_channels if i else prev_output_channel
+            joined = in_channels if i == num_layers - 1 else out_channels
+            resnets.append(self.resnet(before + joined if self.joins_states else before, out_channels, **options))
+        attentions = self.make_attentions([out_channels] * num_layers, options, **attention)
+        self.attentions = None if attentions is None else nn.ModuleList(attentions)
+        self.resnets = nn.ModuleList(resnets)
+        self.by_resnet = (resampling or self.resampling) == "resnet"
+        self.upsamplers = None
+        if add_upsample and self.by_resnet:
+            self.upsamplers = nn.ModuleList([self.resnet(out_channels, out_channels, up=True, **options)])
+        elif add_upsample:
+            self.upsamplers = nn.ModuleList([Upsample2D(out_channels, use_conv=True)])
+        self.resolution_idx = resolution_idx
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        res_hidden_states_tuple: tuple[Tensor, ...],
+        temb: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        cross_attention_kwargs: Kwargs = None,
+        upsample_size: tuple[int, int] | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            hidden_states: (batch, prev_output_channel, height, width).
+            res_hidden_states_tuple: one state of the way down for each residual block, the last one for the first.
+            upsample_size: (height, width) to reach; default: twice the input's.
+        """
+        for i, resnet in enumerate(self.resnets):
+            if self.joins_states:
+                hidden_states = F.cat((hidden_states, res_hidden_states_tuple[-1 - i]), 1)
+            hidden_states = resnet(hidden_states, temb)
+            hidden_states = self.attend(
+                i, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
+            )
+        if self.upsamplers is None:
+            return hidden_states
+        return self.upsamplers[0](hidden_states, temb) if self.by_resnet else self.upsamplers[0](hidden_states, upsample_size)
+
+
+class UpBlock2D(_Up):
+    """Residual blocks, then values repeated and convolved."""
+
+
+class AttnUpBlock2D(_SelfAttention, _Up):
+    """As `UpBlock2D`, with self-attention after each block. `upsample_type` is "conv", "resnet" or None."""
+
+    options = (*_Up.options, *_SelfAttention.options, "upsample_type")
+
+    def __init__(self, *args: Any, upsample_type: str | None = "conv", add_upsample: bool = True, **kwargs: Any):
+        super().__init__(*args, add_upsample=add_upsample and upsample_type is not None, resampling=upsample_type, **kwargs)
+
+
+class CrossAttnUpBlock2D(_CrossAttention, _Up):
+    """As `UpBlock2D`, with a transformer after each block."""
+
+    options = (*_Up.options, *_CrossAttention.options)
+
+
+class ResnetUpsampleBlock2D(_Up):
+    """Residual blocks, then one that doubles the resolution."""
+
+    options = (*_Up.options, "skip_time_act", "output_scale_factor")
+    resampling = "resnet"
+
+
+class SimpleCrossAttnUpBlock2D(_SimpleCrossAttention, _Up):
+    """As `ResnetUpsampleBlock2D`, with an attention after each block."""
+
+    options = (*_Up.options, *_SimpleCrossAttention.options)
+    resampling = "resnet"
+
+
+class UpDecoderBlock2D(_Up):
+    """As `UpBlock2D`, without states from a way down (autoencoders)."""
+
+    options = (*_Stage.options, "temb_channels", "resolution_idx", "add_upsample")
+    joins_states = False
+
+    def __init__(self, in_channels: int, out_channels: int, *args: Any, temb_channels: int | None = None, **kwargs: Any):
+        super().__init__(in_channels, in_channels, out_channels, temb_channels, *args, **kwargs)
+
+    def construct(self, hidden_states: Tensor, temb: Tensor | None = None) -> Tensor:
+        return super().construct(hidden_states, (), temb)
+
+
+class AttnUpDecoderBlock2D(_SelfAttention, UpDecoderBlock2D):
+    """As `UpDecoderBlock2D`, with self-attention after each block."""
+
+    options = (*UpDecoderBlock2D.options, *_SelfAttention.options)
+
+    def attention(self, channels: int, head_dim: int | None, groups: int | None, resnet: dict[str, Any]) -> Attention:
+        groups = None if resnet["time_embedding_norm"] == "spatial" else groups
+        return super().attention(channels, head_dim, groups, resnet)
+
+
+# k-diffusion's stages (arXiv:2206.00364), as the upscaler of latents has them
+
+K_GROUP_SIZE = 32
+
+
+class KAttentionBlock(nn.Module):
+    """Self-attention (if `add_self_attention`) and attention to a context, each after a group norm that the time embedding controls."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_attention_heads: int,
+        attention_head_dim: int,
+        dropout: float = 0.0,
+        cross_attention_dim: int | None = None,
+        attention_bias: bool = False,
+        upcast_attention: bool = False,
+        temb_channels: int = 768,
+        add_self_attention: bool = False,
+        cross_attention_norm: str | None = None,
+        group_size: int = K_GROUP_SIZE,
+    ):
+        super().__init__()
+        common = {"heads": num_attention_heads, "dim_head": attention_head_dim, "dropout": dropout, "bias": attention_bias}
+        groups = max(1, dim // group_size)
+        self.add_self_attention = add_self_attention
+        if add_self_attention:
+            self.norm1 = AdaGroupNorm(temb_channels, dim, groups)
+            self.attn1 = Attention(dim, **common)
+        self.norm2 = AdaGroupNorm(temb_channels, dim, groups)
+        self.attn2 = Attention(
+            dim, cross_attention_dim, upcast_attention=upcast_attention, cross_attention_norm=cross_attention_norm, **common
+        )
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        emb: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: Kwargs = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        kwargs = {} if cross_attention_kwargs is None else cross_attention_kwargs
+        if self.add_self_attention:
+            hidden_states = hidden_states + self.attn1(self.norm1(hidden_states, emb), attention_mask=attention_mask, **kwargs)
+        mask = attention_mask if encoder_hidden_states is None else encoder_attention_mask
+        normed = self.norm2(hidden_states, emb)
+        return hidden_states + self.attn2(normed, encoder_hidden_states=encoder_hidden_states, attention_mask=mask, **kwargs)
+
+
+def _k_resnet(in_channels: int, out_channels: int, norm_channels: int, last_channels: int | None = None, **options: Any) -> nn.Module:
+    return ResnetBlockCondNorm2D(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        conv_2d_out_channels=last_channels,
+        groups=in_channels // K_GROUP_SIZE,
+        groups_out=norm_channels // K_GROUP_SIZE,
+        time_embedding_norm="ada_group",
+        conv_shortcut_bias=False,
+        **options,
+    )
+
+
+_K_OPTIONS = ("num_layers", "in_channels", "out_channels", "temb_channels", "dropout", "resnet_eps", "resnet_act_fn")
+
+
+class KDownBlock2D(nn.Module):
+    """Residual blocks, then a blur and every second value. The states kept for the way up are the residual blocks'."""
+
+    has_cross_attention: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = (*_K_OPTIONS, "add_downsample")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        temb_channels: int,
+        dropout: float = 0.0,
+        num_layers: int = 4,
+        resnet_eps: float = 1e-5,
+        resnet_act_fn: str = "gelu",
+        add_downsample: bool = False,
+    ):
+        super().__init__()
+        options = {"temb_channels": temb_channels, "dropout": dropout, "eps": resnet_eps, "non_linearity": resnet_act_fn}
+        channels = [in_channels] + [out_channels] * num_layers
+        self.resnets = nn.ModuleList([_k_resnet(before, out_channels, out_channels, **options) for before in channels[:-1]])
+        self.attentions = None
+        self.downsamplers = nn.ModuleList([KDownsample2D()]) if add_downsample else None
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        temb: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: Kwargs = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Arguments as for the other stages."""
+        states = ()
+        for i, resnet in enumerate(self.resnets):
+            hidden_states = resnet(hidden_states, temb)
+            if self.attentions is not None:
+                hidden_states = self.attentions[i](
+                    hidden_states, encoder_hidden_states, temb, attention_mask, cross_attention_kwargs, encoder_attention_mask
+                )
+            states += (None if self.has_cross_attention and self.downsamplers is None else hidden_states,)
+        if self.downsamplers is not None:
+            hidden_states = self.downsamplers[0](hidden_states)
+        return hidden_states, states
+
+
+class KCrossAttnDownBlock2D(KDownBlock2D):
+    """As `KDownBlock2D`, with attention after each block. Without a downsampler it keeps no states: the way up begins with its output."""
+
+    has_cross_attention = True
+    options = (*KDownBlock2D.options, "cross_attention_dim", "attention_head_dim", "add_self_attention")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        temb_channels: int,
+        cross_attention_dim: int,
+        dropout: float = 0.0,
+        num_layers: int = 4,
+        add_downsample: bool = True,
+        attention_head_dim: int = 64,
+        add_self_attention: bool = False,
+        resnet_eps: float = 1e-5,
+        resnet_act_fn: str = "gelu",
+    ):
+        super().__init__(in_channels, out_channels, temb_channels, dropout, num_layers, resnet_eps, resnet_act_fn, add_downsample)
+        attentions = [
+            KAttentionBlock(
+                out_channels,
+                out_channels // attention_head_dim,
+                attention_head_dim,
+                cross_attention_dim=cross_attention_dim,
+                temb_channels=temb_channels,
+                attention_bias=True,
+                add_self_attention=add_self_attention,
+                cross_attention_norm="layer_norm",
+            )
+            for _ in range(num_layers)
+        ]
+        self.attentions = nn.ModuleList(attentions)
+
+
+class KUpBlock2D(nn.Module):
+    """Residual blocks, the first of which takes the last state of the way down as well; then zeros between the values and a blur."""
+
+    has_cross_attention: ClassVar[bool] = False
+    options: ClassVar[tuple[str, ...]] = (*_K_OPTIONS, "resolution_idx", "add_upsample")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        temb_channels: int,
+        resolution_idx: int,
+        dropout: float = 0.0,
+        num_layers: int = 5,
+        resnet_eps: float = 1e-5,
+        resnet_act_fn: str = "gelu",
+        add_upsample: bool = True,
+    ):
+        super().__init__()
+        options = {"temb_channels": temb_channels, "dropout": dropout, "eps": resnet_eps, "non_linearity": resnet_act_fn}
+        self.resnets = nn.ModuleList(self.make_resnets(in_channels, out_channels, num_layers - 1, options))
+        self.attentions = None
+        self.upsamplers = nn.ModuleList([KUpsample2D()]) if add_upsample else None
+        self.resolution_idx = resolution_idx
+
+    def make_resnets(self, in_channels: int, out_channels: int, layers: int, options: dict[str, Any]) -> list[nn.Module]:
+        before = [2 * out_channels] + [out_channels] * (layers - 1)
+        after = [out_channels] * (layers - 1) + [in_channels]
+        return [_k_resnet(before[i], after[i], out_channels, **options) for i in range(layers)]
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        res_hidden_states_tuple: tuple[Tensor | None, ...],
+        temb: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        cross_attention_kwargs: Kwargs = None,
+        upsample_size: tuple[int, int] | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Arguments as for the other stages; `upsample_size` has no effect."""
+        state = res_hidden_states_tuple[-1]
+        if state is not None:
+            hidden_states = F.cat((hidden_states, state), 1)
+        for i, resnet in enumerate(self.resnets):
+            hidden_states = resnet(hidden_states, temb)
+            if self.attentions is not None:
+                hidden_states = self.attentions[i](
+                    hidden_states, encoder_hidden_states, temb, attention_mask, cross_attention_kwargs, encoder_attention_mask
+                )
+        return hidden_states if self.upsamplers is None else self.upsamplers[0](hidden_states)
+
+
+class KCrossAttnUpBlock2D(KUpBlock2D):
+    """As `KUpBlock2D`, with attention after each block. The first stage of the way up (all channels equal) joins no state."""
+
+    has_cross_attention = True
+    options = (*KUpBlock2D.options, "cross_attention_dim", "attention_head_dim")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        temb_channels: int,
+        resolution_idx: int,
+        dropout: float = 0.0,
+        num_layers: int = 4,
+        resnet_eps: float = 1e-5,
+        resnet_act_fn: str = "gelu",
+        attention_head_dim: int = 1,
+        cross_attention_dim: int = 768,
+        add_upsample: bool = True,
+        upcast_attention: bool = False,
+    ):
+        self_attention = in_channels == out_channels == temb_channels
+        super().__init__(
+            in_channels, out_channels, temb_channels, resolution_idx, dropout, num_layers, resnet_eps, resnet_act_fn, add_upsample
+        )
+        attentions = [
+            KAttentionBlock(
+                channels,
+                channels // attention_head_dim,
+                attention_head_dim,
+                cross_attention_dim=cross_attention_dim,
+                temb_channels=temb_channels,
+                attention_bias=True,
+                add_self_attention=self_attention,
+                cross_attention_norm="layer_norm",
+                upcast_attention=upcast_attention,
+            )
+            for channels in [out_channels] * (num_layers - 2) + [in_channels]
+        ]
+        self.attentions = nn.ModuleList(attentions)
+
+    def make_resnets(self, in_channels: int, out_channels: int, layers: int, options: dict[str, Any]) -> list[nn.Module]:
+        first = out_channels if in_channels == out_channels == options["temb_channels"] else 2 * out_channels
+        before = [first] + [out_channels] * (layers - 1)
+        last = [None] * (layers - 1) + [in_channels if in_channels != out_channels else None]
+        return [_k_resnet(before[i], out_channels, out_channels, last[i], **options) for i in range(layers)]
+
+
+# By name
+
+_DOWN_BLOCKS = {
+    block.__name__: block
+    for block in (
+        AttnDownBlock2D, AttnDownEncoderBlock2D, CrossAttnDownBlock2D, DownBlock2D, DownEncoderBlock2D, KCrossAttnDownBlock2D, KDownBlock2D,
+        ResnetDownsampleBlock2D, SimpleCrossAttnDownBlock2D,
+    )
+}  # fmt: skip
+_MID_BLOCKS = {block.__name__: block for block in (UNetMidBlock2D, UNetMidBlock2DCrossAttn, UNetMidBlock2DSimpleCrossAttn)}
+_UP_BLOCKS = {
+    block.__name__: block
+    for block in (
+        AttnUpBlock2D, AttnUpDecoderBlock2D, CrossAttnUpBlock2D, KCrossAttnUpBlock2D, KUpBlock2D, ResnetUpsampleBlock2D,
+        SimpleCrossAttnUpBlock2D, UpBlock2D, UpDecoderBlock2D,
+    )
+}  # fmt: skip
+
+
+def get_down_block(
+    down_block_type: str,
+    *,
+    num_attention_heads: int | None = None,
+    attention_head_dim: int | None = None,
+    resnet_skip_time_act: bool = False,
+    resnet_out_scale_factor: float = 1.0,
+    downsample_type: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The stage of the way down with this name.
+
+    Args:
+        options: what any stage takes: `num_layers`, `in_channels`, `out_channels`, `temb_channels`, `dropout`, `resnet_eps`, ...; a stage
+            gets those that concern it.
+
+    Raises:
+        ConfigError: an unknown name, or no `cross_attention_dim` where one is needed.
+    """
+    options |= {
+        "num_attention_heads": num_attention_heads,
+        "attention_head_dim": num_attention_heads if attention_head_dim is None else attention_head_dim,
+        "skip_time_act": resnet_skip_time_act,
+        "output_scale_factor": resnet_out_scale_factor,
+        "downsample_type": downsample_type or "conv",
+        "add_self_attention": not options.get("add_downsample"),
+    }
+    return _make(_DOWN_BLOCKS, "down", down_block_type, options)
+
+
+def get_mid_block(
+    mid_block_type: str | None, *, mid_block_only_cross_attention: bool = False, resnet_skip_time_act: bool = False, **options: Any
+) -> nn.Module | None:
+    """The middle stage with this name, or None for None. Arguments and errors as for `get_down_block`."""
+    if mid_block_type is None:
+        return None
+    options |= {"skip_time_act": resnet_skip_time_act, "only_cross_attention": mid_block_only_cross_attention}
+    if mid_block_type == "UNetMidBlock2D":
+        return UNetMidBlock2D(num_layers=0, add_attention=False, **{name: options[name] for name in UNetMidBlock2D.options})
+    if mid_block_type == "UNetMidBlock2DCrossAttn":
+        del options["only_cross_attention"]
+    return _make(_MID_BLOCKS, "mid", mid_block_type, options)
+
+
+def get_up_block(
+    up_block_type: str,
+    *,
+    num_attention_heads: int | None = None,
+    attention_head_dim: int | None = None,
+    resnet_skip_time_act: bool = False,
+    resnet_out_scale_factor: float = 1.0,
+    upsample_type: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The stage of the way up with this name. Arguments and errors as for `get_down_block`."""
+    options |= {
+        "num_attention_heads": num_attention_heads,
+        "attention_head_dim": num_attention_heads if attention_head_dim is None else attention_head_dim,
+        "skip_time_act": resnet_skip_time_act,
+        "output_scale_factor": resnet_out_scale_factor,
+        "upsample_type": upsample_type or "conv",
+    }
+    return _make(_UP_BLOCKS, "up", up_block_type, options)
+
+
+def _make(blocks: dict[str, type], kind: str, name: str, options: dict[str, Any]) -> nn.Module:
+    block = blocks.get(name.removeprefix("UNetRes"))
+    if block is None:
+        raise ConfigError(f"Unknown {kind} block type {name!r}: expected one of {', '.join(sorted(blocks))}.")
+    if "cross_attention_dim" in block.options and options.get("cross_attention_dim") is None:
+        raise ConfigError(f"cross_attention_dim must be given for {block.__name__}.")
+    return block(**{option: options[option] for option in block.options if option in options})

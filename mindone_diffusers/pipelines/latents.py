@@ -1,0 +1,33 @@
+"""The noise that denoising starts from."""
+
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor
+
+from ..core.errors import ConfigError
+from ..core.random import randn_tensor
+
+
+def prepare_latents(
+    shape: tuple[int, ...], dtype: Any, generator: Any = None, latents: Tensor | np.ndarray | None = None, init_noise_sigma: float = 1.0
+) -> Tensor:
+    """Latents of the scheduler's first noise level.
+
+    Args:
+        shape: (batch, channels, height, width).
+        dtype: of the result.
+        generator: draws them, or a list with one for each image.
+        latents: standard normal numbers to use instead.
+        init_noise_sigma: the scheduler's first noise level.
+
+    Raises:
+        ConfigError: a list of generators that is not as long as the batch.
+    """
+    if isinstance(generator, list) and len(generator) != shape[0]:
+        raise ConfigError(f"{len(generator)} generators for a batch of {shape[0]} images: pass one for each image, or a single one")
+    if latents is None:
+        latents = randn_tensor(shape, generator=generator, dtype=dtype)
+    elif not isinstance(latents, Tensor):
+        latents = Tensor(latents)
+    return latents.astype(dtype) * float(init_noise_sigma)

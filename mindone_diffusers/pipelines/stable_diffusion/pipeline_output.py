@@ -1,0 +1,24 @@
+"""What Stable Diffusion pipelines return."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mindspore import Tensor
+
+from ...core.outputs import BaseOutput
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass
+class StableDiffusionPipelineOutput(BaseOutput):
+    """
+    Args:
+        images: Pillow images, or an array (batch, height, width, channels) or tensor of them, as `output_type` says.
+        nsfw_content_detected: for each image whether the safety checker blacked it out; None without a safety checker.
+    """
+
+    images: "list[Image.Image] | np.ndarray | Tensor"
+    nsfw_content_detected: list[bool] | None

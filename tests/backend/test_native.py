@@ -1,0 +1,380 @@
+"""The native CPU kernels against MindSpore's operators, and how they are built."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mindone_diffusers.backend import cpu, graph, native
+
+pytestmark = pytest.mark.skipif(
+    ms.get_context("device_target") != "CPU" or not native.available(),
+    reason="there is no C++ compiler, or the native kernels are switched off",
+)
+
+
+@pytest.fixture
+def kernels():
+    from mindone_diffusers.backend.native import operators
+
+    return operators
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return Tensor(np.random.default_rng([seed, *shape]).standard_normal(shape, dtype=np.float32))
+
+
+def masked(*shape: int) -> Tensor:
+    """An additive mask that hides a third of the keys, but never the first."""
+    mask = np.random.default_rng(shape).standard_normal(shape, dtype=np.float32)
+    mask[mask < -0.4] = -np.inf
+    mask[..., 0] = 0
+    return Tensor(mask)
+
+
+def unary(name, *shape, rest=()):
+    return pytest.param(name, (normal(*shape),), rest, id="-".join(map(str, (name, *rest, *shape))))
+
+
+def group_norm(shape, groups, eps):
+    size = shape[1]
+    return pytest.param(
+        "group_norm", (normal(*shape), normal(size, seed=1), normal(size, seed=2)), (groups, eps), id=f"group_norm-{shape}-{groups}"
+    )
+
+
+def layer_norm(shape, size, eps):
+    return pytest.param(
+        "layer_norm", (normal(*shape), normal(*size, seed=1), normal(*size, seed=2)), (size, eps), id=f"layer_norm-{shape}-{size}"
+    )
+
+
+def attention(query, key, mask=None, causal=False):
+    label = f"attention-{query}-{key}-{None if mask is None else (mask.shape, str(mask.dtype))}-{causal}"
+    return pytest.param(
+        "attention", (normal(*query), normal(*key, seed=1), normal(*key, seed=2)), (mask, causal, query[-1] ** -0.5), id=label
+    )
+
+
+# (function, tensors to differentiate for, further arguments)
+CASES = [
+    unary("silu", 1),
+    unary("silu", 3, 5, 77),
+    unary("silu", 2, 160, 128),
+    unary("gelu", 3, 5, 77, rest=("none",)),
+    unary("gelu", 2, 77, 300, rest=("none",)),
+    unary("gelu", 3, 5, 77, rest=("tanh",)),
+    unary("geglu", 2, 7, 10),
+    unary("geglu", 2, 77, 640),
+    unary("interpolate_nearest", 2, 3, 5, 7, rest=((10, 14),)),
+    unary("interpolate_nearest", 2, 3, 5, 7, rest=((15, 14),)),
+    unary("interpolate_nearest", 1, 8, 33, 65, rest=((66, 130),)),
+    group_norm((2, 12, 5, 7), 3, 1e-5),
+    group_norm((2, 12, 9), 12, 1e-6),
+    group_norm((3, 6), 2, 1e-5),
+    group_norm((1, 64, 24, 24), 1, 1e-5),
+    layer_norm((2, 7, 10), (10,), 1e-5),
+    layer_norm((2, 77, 333), (333,), 1e-6),
+    layer_norm((3, 4, 5), (4, 5), 1e-5),
+    attention((1, 1, 1, 5), (1, 1, 1, 5)),
+    attention((2, 3, 5, 5), (2, 3, 77, 5)),
+    attention((1, 4, 77, 64), (1, 4, 77, 64), causal=True),
+    attention((1, 2, 100, 24), (1, 2, 300, 24), causal=True),
+    attention((2, 4, 33, 40), (2, 2, 300, 40)),
+    attention((1, 2, 3, 512), (1, 2, 17, 512)),
+    attention((1, 1, 9, 513), (1, 1, 5, 513)),
+    attention((2, 3, 9, 16), (2, 3, 40, 16), masked(2, 3, 9, 40)),
+    attention((2, 3, 9, 16), (2, 3, 40, 16), masked(1, 1, 9, 40)),
+    attention((2, 3, 9, 16), (2, 3, 40, 16), masked(2, 1, 1, 40)),
+    attention((2, 3, 9, 16), (2, 3, 40, 16), masked(1, 3, 9, 1)),
+    attention((2, 2, 9, 16), (2, 2, 40, 16), Tensor(masked(2, 1, 1, 40).asnumpy() > -1)),
+    attention((1, 2, 300, 8), (1, 2, 300, 8), masked(1, 1, 300, 300), causal=True),
+]
+
+
+def bound(table, name, rest):
+    """The table's function `name` of tensors alone."""
+    function = getattr(table, name)
+    if not name.endswith("_norm"):
+        return lambda *tensors: function(*tensors, *rest)
+    size, eps = rest
+    return lambda tensor, weight, bias: function(tensor, size, weight, bias, eps)
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    actual, expected = actual.asnumpy(), expected.asnumpy()
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype
+    scale = max(np.abs(expected).max(), 1e-3)
+    assert np.abs(actual - expected).max() <= tolerance * scale
+
+
+@pytest.mark.parametrize("name, tensors, rest", CASES)
+def test_forward(kernels, name, tensors, rest):
+    call = bound(kernels, name, rest)
+    expected = bound(cpu, name, rest)(*tensors)
+    close(call(*tensors), expected)
+    close(ms.jit(call)(*tensors), expected)
+    assert np.array_equal(call(*tensors).asnumpy(), call(*tensors).asnumpy())
+
+
+# Not the attention with one key: once MindSpore 2.8 has compiled the gradient of a softmax over one element, those it compiles later
+# in the process lack their sum, whatever their shape.
+SMALL = [case for case in CASES if 1 < case.values[1][0].size < 2000 and case.values[1][-1].shape[-2:-1] != (1,)]
+
+
+@pytest.mark.parametrize("name, tensors, rest", SMALL)
+def test_gradients(kernels, name, tensors, rest):
+    positions = tuple(range(len(tensors)))
+    weights = normal(*bound(cpu, name, rest)(*tensors).shape, seed=3)
+
+    def loss(table):
+        function = bound(table, name, rest)
+
+        def total(*inputs):
+            return (function(*inputs) * weights).sum()
+
+        return total
+
+    expected = ms.grad(loss(cpu), positions)(*tensors)
+    total = loss(kernels)
+    for gradients in (ms.grad(total, positions), ms.jit(ms.grad(total, positions)), ms.grad(ms.jit(total), positions)):
+        actual = gradients(*tensors)
+        for one, other in zip(actual, expected) if len(positions) > 1 else ((actual, expected),):
+            close(one, other)
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_gradient_where_the_other_inputs_are_constants(kernels, position):
+    """Graph mode knows a tensor from outside the function to be constant, and gives no gradient for it."""
+    tensors = (normal(2, 6, 4), normal(6, seed=1), normal(6, seed=2))
+
+    def loss(function):
+        def total(tensor):
+            inputs = tensors[:position] + (tensor,) + tensors[position + 1 :]
+            return (function(inputs[0], 2, inputs[1], inputs[2], 1e-5) ** 2).sum()
+
+        return total
+
+    close(ms.jit(ms.grad(loss(kernels.group_norm)))(tensors[position]), ms.grad(loss(cpu.group_norm))(tensors[position]))
+
+
+def test_gradient_of_an_additive_mask(kernels):
+    query, key, value, mask = normal(1, 2, 3, 4), normal(1, 2, 5, 4, seed=1), normal(1, 2, 5, 4, seed=2), normal(1, 1, 3, 5)
+
+    def loss(function):
+        def total(mask):
+            return (function(query, key, value, mask, False, 0.5) ** 2).sum()
+
+        return total
+
+    expected = ms.grad(loss(cpu.attention))(mask)
+    close(ms.grad(loss(kernels.attention))(mask), expected)
+    close(ms.jit(ms.grad(loss(kernels.attention)))(mask), expected)
+
+
+def test_training_step_in_a_cell(kernels):
+    """Parameters, as `value_and_grad` of a model sees them."""
+
+    class Block(ms.nn.Cell):
+        def __init__(self, table):
+            super().__init__()
+            self.table = table
+            self.weight = ms.Parameter(normal(8, seed=1), name="weight")
+            self.bias = ms.Parameter(normal(8, seed=2), name="bias")
+
+        def construct(self, x):
+            x = self.table.silu(self.table.group_norm(x, 4, self.weight, self.bias, 1e-5))
+            x = x.reshape((2, 8, 4, 4)).transpose((0, 2, 3, 1))
+            return self.table.attention(x, x, x, None, False, 0.5).sum()
+
+    def step(table, jit):
+        block = Block(table)
+        function = ms.value_and_grad(block, None, block.trainable_params())
+        return (ms.jit(function) if jit else function)(normal(2, 8, 16))
+
+    expected_loss, expected = step(cpu, jit=False)
+    for jit in (False, True):
+        loss, gradients = step(kernels, jit)
+        close(loss, expected_loss)
+        for one, other in zip(gradients, expected):
+            close(one, other)
+
+
+@pytest.mark.parametrize("name, rest", [("silu", ()), ("gelu", ("none",)), ("gelu", ("tanh",)), ("geglu", ())])
+def test_views(kernels, name, rest):
+    tensor = normal(6, 40, 10)
+    for view in (tensor.transpose((2, 0, 1)), tensor[1:, 3:, 2:8], ms.ops.split(tensor, 4, 1)[1]):
+        close(getattr(kernels, name)(view, *rest), getattr(cpu, name)(Tensor(view.asnumpy()), *rest))
+
+
+def test_attention_of_transposed_heads(kernels):
+    tokens = normal(2, 9, 24)
+    heads = tokens.reshape((2, 9, 3, 8)).transpose((0, 2, 1, 3))
+    copy = Tensor(heads.asnumpy())
+    close(kernels.attention(heads, heads, heads, None, False, 0.3), cpu.attention(copy, copy, copy, None, False, 0.3))
+
+
+def test_not_a_number_and_infinity(kernels):
+    values = np.array([np.nan, -np.inf, np.inf, -1e30, 1e30, -200, 200, -88.5, 0, 1e-40], np.float32)
+    for name, rest in (("silu", ()), ("gelu", ("none",)), ("gelu", ("tanh",))):
+        actual, expected = (getattr(table, name)(Tensor(values), *rest).asnumpy() for table in (kernels, cpu))
+        assert np.allclose(actual, expected, rtol=1e-5, atol=1e-35, equal_nan=True)
+    image = normal(1, 6, 3, 3).asnumpy()
+    image[0, 0, 1, 1], image[0, 3, 2, 2] = np.nan, np.inf
+    output = kernels.group_norm(Tensor(image), 3, normal(6), normal(6), 1e-5).asnumpy()
+    assert np.isnan(output[0, :4]).all() and np.isfinite(output[0, 4:]).all()
+    rows = normal(3, 20).asnumpy()
+    rows[1, 7] = np.inf
+    output = kernels.layer_norm(Tensor(rows), (20,), None, None, 1e-5).asnumpy()
+    assert np.isnan(output[1]).all() and np.isfinite(output[[0, 2]]).all()
+    query = normal(1, 1, 4, 8).asnumpy()
+    query[0, 0, 2, 1] = np.nan
+    key = normal(1, 1, 5, 8, seed=1)
+    output = kernels.attention(Tensor(query), key, key, None, False, 0.3).asnumpy()
+    assert np.isnan(output[0, 0, 2]).all() and np.isfinite(output[0, 0, [0, 1, 3]]).all()
+
+
+def test_a_query_that_may_see_no_key_gets_zero(kernels):
+    """As `torch.nn.functional.scaled_dot_product_attention` has it since 2.5."""
+    mask = np.zeros((1, 1, 4, 300), np.float32)
+    mask[:, :, 1] = -np.inf
+    mask[:, :, 2, :280] = -np.inf
+    query, key = normal(1, 2, 4, 8), normal(1, 2, 300, 8, seed=1)
+    output = kernels.attention(query, key, key, Tensor(mask), False, 0.3).asnumpy()
+    assert (output[:, :, 1] == 0).all()
+    seen = Tensor(key.asnumpy()[:, :, 280:])
+    close(Tensor(output[:, :, 2:3]), cpu.attention(query[:, :, 2:3], seen, seen, None, False, 0.3))
+
+
+def test_large_scores_do_not_overflow(kernels):
+    query, key = normal(1, 1, 9, 16) * 100, normal(1, 1, 600, 16, seed=1) * 100
+    close(kernels.attention(query, key, key, None, False, 1.0), cpu.attention(query, key, key, None, False, 1.0), 1e-4)
+
+
+def test_group_norm_of_a_large_offset(kernels):
+    """The variance is that of the deviations, not a difference of large squares."""
+    image = normal(1, 4, 40, 40).asnumpy()
+    exact = image.astype(np.float64).reshape(2, -1)
+    exact = ((exact - exact.mean(1, keepdims=True)) / np.sqrt(exact.var(1, keepdims=True) + 1e-5)).reshape(image.shape)
+    output = kernels.group_norm(Tensor(image + 1000), 2, ms.ops.ones(4), ms.ops.zeros(4), 1e-5)
+    assert np.abs(output.asnumpy() - exact).max() < 1e-3  # the input's own rounding: 1000 * 2^-24 = 6e-5
+
+
+def test_other_dtypes_go_to_mindspore(kernels):
+    half = normal(2, 8, 4).astype(ms.float16)
+    weight = normal(8, seed=1).astype(ms.float16)
+    assert kernels.silu(half).dtype == ms.float16
+    assert kernels.gelu(half, "none").dtype == ms.float16
+    assert kernels.group_norm(half, 2, weight, weight, 1e-5).dtype == ms.float16
+    heads = half.reshape((1, 2, 8, 4))
+    assert kernels.attention(heads, heads, heads, None, False, 0.5).dtype == ms.float16
+
+
+def test_wrong_shapes_raise(kernels):
+    with pytest.raises(ValueError, match="8 channels"):
+        kernels.group_norm(normal(2, 8, 3), 2, normal(4), normal(4), 1e-5)
+    with pytest.raises(ValueError, match="layer_norm"):
+        kernels.layer_norm(normal(2, 8), (8,), normal(9), normal(9), 1e-5)
+    with pytest.raises(ValueError, match="halves"):
+        kernels.geglu(normal(2, 7))
+    query = normal(1, 4, 5, 8)
+    with pytest.raises(ValueError, match="divides"):
+        kernels.attention(query, normal(1, 3, 5, 8), normal(1, 3, 5, 8), None, False, 0.5)
+    with pytest.raises(ValueError, match="must broadcast"):
+        kernels.attention(query, query, query, normal(1, 1, 5, 4), False, 0.5)
+
+
+def test_one_compilation_a_signature(kernels):
+    def block(x, weight):
+        return kernels.silu(kernels.group_norm(x, 2, weight, weight, 1e-5))
+
+    jitted = ms.jit(block)
+    before = graph.compilations()
+    for seed in range(3):
+        jitted(normal(2, 8, 4, seed=seed), normal(8, seed=seed))
+    assert graph.compilations() == before + 1
+
+
+# Building
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """An empty cache folder, and what is logged about it."""
+    messages = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native.logger, "warning", messages.append)
+    monkeypatch.setattr(native.logger, "info", messages.append)
+    return tmp_path, messages
+
+
+def test_builds_once(fresh):
+    folder, messages = fresh
+    paths = []
+    builders = [threading.Thread(target=lambda: paths.append(native.build())) for _ in range(2)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert len(paths) == 2 and paths[0] == paths[1]
+    assert os.listdir(folder / "mindone_diffusers") == [paths[0].name]
+    assert (folder / "mindone_diffusers").stat().st_mode & 0o777 == 0o700
+    stamp = paths[0].stat().st_mtime_ns
+    assert native.library.__wrapped__() == paths[0] and paths[0].stat().st_mtime_ns == stamp
+    assert messages == []
+
+
+@pytest.mark.parametrize(
+    "variable, value, reason",
+    [
+        ("MINDONE_DIFFUSERS_NATIVE", "0", "MINDONE_DIFFUSERS_NATIVE=0"),
+        ("CXX", "no-such-compiler", "there is no C++ compiler no-such-compiler"),
+        ("CXX", "false", "false failed"),
+        ("XDG_CACHE_HOME", "/proc/nowhere", "No native CPU kernels"),
+    ],
+)
+def test_does_without(fresh, monkeypatch, variable, value, reason):
+    monkeypatch.setenv(variable, value)
+    assert native.library.__wrapped__() is None
+    assert len(fresh[1]) == 1 and reason in fresh[1][0]
+
+
+def test_refuses_a_cache_folder_that_others_may_write(fresh):
+    folder, messages = fresh
+    (folder / "mindone_diffusers").mkdir()
+    (folder / "mindone_diffusers").chmod(0o777)
+    assert native.library.__wrapped__() is None
+    assert len(messages) == 1 and "writable by you alone" in messages[0]
+
+
+PROGRAM = """
+import os, sys
+import numpy as np
+import mindspore as ms
+import mindone_diffusers
+from mindone_diffusers.nn import functional as F
+from mindone_diffusers.backend.table import table
+cache = os.environ["XDG_CACHE_HOME"]
+assert not os.listdir(cache) and "mindone_diffusers.backend.native.operators" not in sys.modules
+x = ms.Tensor(np.ones((2, 3), np.float32))
+print(ms.jit(F.silu)(x).sum())
+print(table.silu.__module__, len(os.listdir(cache)))
+"""
+
+
+@pytest.mark.parametrize("switch, module, folders", [("1", "native.operators", 1), ("0", "backend.cpu", 0)])
+def test_import_builds_nothing_and_first_use_does(tmp_path, switch, module, folders):
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "MINDONE_DIFFUSERS_NATIVE": switch,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    result = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    last = result.stdout.splitlines()[-1].split()
+    assert last[0].endswith(module) and int(last[1]) == folders

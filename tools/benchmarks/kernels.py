@@ -1,0 +1,106 @@
+"""Times of the CPU kernels at Stable Diffusion 1.5's shapes (batch 2, 512x512): ours, MindSpore's operators, PyTorch's.
+
+    python tools/benchmarks/kernels.py [--rounds 7] [--only attention]
+
+The three take turns within one process, and each row has their shortest times in milliseconds. Without PyTorch its column is empty.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+
+import mindspore as ms
+import numpy as np
+
+import mindone_diffusers  # noqa: F401  (sets up the CPU)
+from mindone_diffusers.backend import cpu
+from mindone_diffusers.backend.table import table
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    torch = None
+
+
+def cases() -> Iterator[tuple[str, list[tuple[int, ...]], Callable, Callable | None]]:
+    """(name, shapes of the tensors, function of an op table and the tensors, the same for PyTorch)."""
+    for shape in ((2, 320, 64, 64), (2, 640, 32, 32), (2, 1280, 16, 16), (1, 128, 512, 512)):
+        channels = shape[1]
+        yield (
+            f"group_norm {shape}", [shape, (channels,), (channels,)],
+            lambda t, x, w, b: t.group_norm(x, 32, w, b, 1e-5), lambda x, w, b: F.group_norm(x, 32, w, b, 1e-5),
+        )  # fmt: skip
+        yield f"silu {shape}", [shape], lambda t, x: t.silu(x), lambda x: F.silu(x)
+    for shape in ((2, 4096, 320), (2, 1024, 640), (2, 256, 1280)):
+        size = shape[2:]
+        yield (
+            f"layer_norm {shape}", [shape, size, size],
+            lambda t, x, w, b, size=size: t.layer_norm(x, size, w, b, 1e-5), lambda x, w, b, size=size: F.layer_norm(x, size, w, b),
+        )  # fmt: skip
+        yield f"geglu {(*shape[:2], 8 * shape[2])}", [(*shape[:2], 8 * shape[2])], lambda t, x: t.geglu(x), _torch_geglu
+    shape = (2, 77, 3072)
+    yield f"gelu {shape}", [shape], lambda t, x: t.gelu(x, "none"), lambda x: F.gelu(x)
+    shape = (2, 4096, 1280)
+    yield f"gelu {shape}", [shape], lambda t, x: t.gelu(x, "none"), lambda x: F.gelu(x)
+    yield f"gelu tanh {shape}", [shape], lambda t, x: t.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh")
+    for shape in ((2, 640, 32, 32), (2, 1280, 8, 8), (1, 256, 256, 256)):
+        size = (2 * shape[2], 2 * shape[3])
+        yield (
+            f"nearest {shape} x2", [shape], lambda t, x, size=size: t.interpolate_nearest(x, size),
+            lambda x, size=size: F.interpolate(x, size),
+        )  # fmt: skip
+    for batch, heads, queries, keys, size in (
+        (2, 8, 4096, 4096, 40), (2, 8, 1024, 1024, 80), (2, 8, 256, 256, 160), (2, 8, 64, 64, 160),
+        (2, 8, 4096, 77, 40), (2, 8, 1024, 77, 80), (2, 12, 77, 77, 64), (1, 1, 4096, 4096, 512),
+    ):  # fmt: skip
+        shapes = [(batch, heads, queries, size), (batch, heads, keys, size), (batch, heads, keys, size)]
+        yield f"attention {batch}x{heads} {queries}x{keys}x{size}", shapes, _attention, _torch_attention
+
+
+def _attention(t, q, k, v):
+    return t.attention(q, k, v, None, False, q.shape[-1] ** -0.5)
+
+
+def _torch_attention(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _torch_geglu(x):
+    hidden, gate = x.chunk(2, -1)
+    return hidden * F.gelu(gate)
+
+
+def milliseconds(function: Callable, *arguments) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return (time.perf_counter() - start) * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="how often each is run; the shortest time counts")
+    parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    print(f"{'':36}{'ours':>9}{'MindSpore':>11}{'PyTorch':>9}{'MindSpore/ours':>16}{'PyTorch/ours':>14}")
+    for name, shapes, function, torch_function in cases():
+        if options.only not in name:
+            continue
+        arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
+        tensors = [ms.Tensor(array) for array in arrays]
+        runs = {"ours": (function, table, *tensors), "mindspore": (function, cpu, *tensors)}
+        if torch:
+            runs["torch"] = (torch_function, *map(torch.from_numpy, arrays))
+        best = dict.fromkeys(runs, float("inf"))
+        for turn in range(options.rounds + 1):
+            for key, run in runs.items():
+                elapsed = milliseconds(*run)
+                if turn > 0:
+                    best[key] = min(best[key], elapsed)
+        ours, mindspore, pytorch = best["ours"], best["mindspore"], best.get("torch", float("nan"))
+        print(f"{name:36}{ours:9.2f}{mindspore:11.2f}{pytorch:9.2f}{mindspore / ours:16.1f}{pytorch / ours:14.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
