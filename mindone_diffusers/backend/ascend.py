@@ -114,8 +114,10 @@ def interpolate_nearest(input, size):
     return F.interpolate(input, size, mode="nearest")
 
 
-def interpolate_linear(input, size, mode, align_corners):
-    return F.interpolate(input, size, mode=mode, align_corners=align_corners)
+def interpolate(input, size, scale_factor, mode, align_corners):
+    if scale_factor is not None:
+        return F.interpolate(input, None, scale_factor, mode, None if mode == "nearest" else align_corners)
+    return F.interpolate(input, size, None, mode, None if mode == "nearest" else align_corners)
 
 
 def avg_pool2d(input, kernel_size, stride, padding):
@@ -192,6 +194,6 @@ def attention(query, key, value, attn_mask, is_causal, scale):
 TABLE = (
     linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, geglu, relu,
     leaky_relu, elu, mish, softplus, sigmoid, tanh, softmax, dropout, embedding, pad, interpolate_nearest,
-    interpolate_linear, avg_pool2d, max_pool2d, cat, stack, split, repeat_interleave, arange, argmax, cumsum, bmm,
+    interpolate, avg_pool2d, max_pool2d, cat, stack, split, repeat_interleave, arange, argmax, cumsum, bmm,
     attention,
 )  # fmt: skip

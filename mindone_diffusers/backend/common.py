@@ -31,12 +31,16 @@ def causal_mask(first_query: int, queries: int, keys: int, dtype) -> Tensor:
 
 
 def attention_math(query, key, value, attn_mask, is_causal, scale, first_query: int = 0) -> Tensor:
-    """softmax(Q K^T * scale + mask) V as two batched products. The scores stay in the inputs' dtype, the softmax is
-    taken in float32."""
+    """softmax(Q K^T * scale + mask) V as two batched products; a query that may attend to nothing gives 0.
+
+    The scores stay in the inputs' dtype, the softmax is taken in float32.
+    """
     scores = ops.BatchMatMul(transpose_b=True)(query * scale, key)
-    if attn_mask is not None:
-        scores = scores + additive_mask(attn_mask, scores.dtype)
+    hidden = None
     if is_causal:
         scores = scores + causal_mask(first_query, query.shape[2], key.shape[2], scores.dtype)
+    if attn_mask is not None:
+        mask = additive_mask(attn_mask, scores.dtype)
+        scores = scores + mask
     weights = ops.softmax(scores.astype(ms.float32), -1).astype(value.dtype)
     return ops.BatchMatMul()(weights, value)

@@ -5,6 +5,7 @@ first). `TABLE` at the end lists the entries; `ascend.py` gives the same names.
 """
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, ops
 
 from .common import attention_math, grouped_heads
@@ -36,10 +37,8 @@ def conv3d(input, weight, bias, stride, padding, dilation, groups):
 
 
 def conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation):
-    if groups != 1:
-        raise NotImplementedError("conv_transpose2d on the CPU supports groups=1 only.")
     batch, _, height, width = input.shape
-    out_channels, kernel = weight.shape[1], weight.shape[2:]
+    out_channels, kernel = weight.shape[1] * groups, weight.shape[2:]
     size = tuple(
         (length - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + output_padding[i] + 1
         for i, length in enumerate((height, width))
@@ -47,7 +46,7 @@ def conv_transpose2d(input, weight, bias, stride, padding, output_padding, group
     pad = (padding[0], padding[0], padding[1], padding[1])
     # The primitive is a convolution's gradient: its out_channel is that convolution's, our in_channels.
     output = ops.Conv2DTranspose(
-        weight.shape[0], kernel, pad_mode="pad", pad=pad, stride=stride, dilation=dilation
+        weight.shape[0], kernel, pad_mode="pad", pad=pad, stride=stride, dilation=dilation, group=groups
     )(input, weight, (batch, out_channels) + size)
     return output if bias is None else ops.BiasAdd()(output, bias)
 
@@ -99,7 +98,7 @@ def leaky_relu(input, negative_slope):
 
 
 def elu(input, alpha):
-    return ops.elu(input, alpha)
+    return ops.relu(input) + alpha * ops.elu(-ops.relu(-input))  # MindSpore's has alpha=1 only
 
 
 def mish(input):
@@ -130,26 +129,79 @@ def embedding(input, weight):
     return ops.gather(weight, input, 0)
 
 
+@ops.constexpr
+def pad_indices(length: int, before: int, after: int, mode: str) -> Tensor:
+    """Which of `length` slices stand where, after padding."""
+    if mode != "replicate" and max(before, after) > length - (mode == "reflect"):
+        raise ValueError(f"Padding an axis of length {length} by ({before}, {after}) is too much for mode {mode!r}.")
+    numpy_mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    return Tensor(np.pad(np.arange(length), (before, after), numpy_mode), ms.int32)
+
+
 def pad(input, padding, mode, value):
-    return ops.pad(input, padding, mode, value if mode == "constant" else None)
+    if mode == "constant":
+        return ops.pad(input, padding, mode, value)
+    for side in range(0, len(padding), 2):
+        before, after = padding[side], padding[side + 1]
+        if before or after:
+            axis = input.ndim - 1 - side // 2
+            input = ops.gather(input, pad_indices(input.shape[axis], before, after, mode), axis)
+    return input
 
 
 def interpolate_nearest(input, size):
-    spatial = input.shape[2:]
-    if len(spatial) == 2 and size[0] % spatial[0] == 0 and size[1] % spatial[1] == 0:
-        rows, columns = size[0] // spatial[0], size[1] // spatial[1]
-        cells = input.reshape(input.shape[:2] + (spatial[0], 1, spatial[1], 1))
-        cells = ops.broadcast_to(cells, input.shape[:2] + (spatial[0], rows, spatial[1], columns))
-        return cells.reshape(input.shape[:2] + size)
-    return ops.interpolate(input, size, mode="nearest")
+    for axis in range(2, input.ndim):
+        input = repeat_interleave(input, size[axis - 2] // input.shape[axis], axis)
+    return input
 
 
-def interpolate_linear(input, size, mode, align_corners):
-    return ops.interpolate(input, size, mode=mode, align_corners=align_corners)
+@ops.constexpr
+def resize_matrix(length: int, target: int, scale: float | None, mode: str, align_corners: bool) -> Tensor:
+    """The (target, length) weights by which the resized axis is made of the old one.
+
+    As in torch, a point lies in the middle of its cell, or with `align_corners` the first and last points stay where
+    they are; `scale` replaces target / length. The cubic is R. Keys' with a = -0.75 (doi:10.1109/TASSP.1981.1163711).
+    """
+    points = np.arange(target)
+    step = np.float32(length / target if scale is None else 1 / scale)
+    if mode == "nearest":
+        taps, weights = [np.floor(points.astype(np.float32) * step)], [np.ones(target)]
+    else:
+        if align_corners:
+            places = points * ((length - 1) / max(target - 1, 1))
+        else:
+            places = (points + 0.5) * step.astype(np.float64) - 0.5
+        if mode == "bicubic":
+            first = np.floor(places)
+            t, a = places - first, -0.75
+            outer = lambda d: ((a * d - 5 * a) * d + 8 * a) * d - 4 * a  # noqa: E731
+            inner = lambda d: ((a + 2) * d - (a + 3)) * d * d + 1  # noqa: E731
+            taps = [first - 1, first, first + 1, first + 2]
+            weights = [outer(t + 1), inner(t), inner(1 - t), outer(2 - t)]
+        else:
+            places = places.clip(0, length - 1)
+            first = np.floor(places)
+            taps, weights = [first, first + 1], [1 - places + first, places - first]
+    matrix = np.zeros((target, length))
+    for tap, weight in zip(taps, weights):
+        np.add.at(matrix, (points, tap.clip(0, length - 1).astype(int)), weight)
+    return Tensor(matrix, ms.float32)
+
+
+def interpolate(input, size, scale_factor, mode, align_corners):
+    output = input.astype(ms.float32)
+    for axis in range(2, input.ndim):
+        scale = None if scale_factor is None else scale_factor[axis - 2]
+        matrix = resize_matrix(input.shape[axis], size[axis - 2], scale, mode, align_corners)
+        output = linear(output.swapaxes(axis, -1), matrix, None).swapaxes(axis, -1)
+    return output.astype(input.dtype)
 
 
 def avg_pool2d(input, kernel_size, stride, padding):
-    return ops.avg_pool2d(input, kernel_size, stride, padding)
+    rows, columns = padding
+    if rows or columns:
+        input = ops.pad(input, (columns, columns, rows, rows))
+    return ops.avg_pool2d(input, kernel_size, stride)
 
 
 def max_pool2d(input, kernel_size, stride, padding):
@@ -213,6 +265,6 @@ def attention(query, key, value, attn_mask, is_causal, scale):
 TABLE = (
     linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, geglu, relu,
     leaky_relu, elu, mish, softplus, sigmoid, tanh, softmax, dropout, embedding, pad, interpolate_nearest,
-    interpolate_linear, avg_pool2d, max_pool2d, cat, stack, split, repeat_interleave, arange, argmax, cumsum, bmm,
+    interpolate, avg_pool2d, max_pool2d, cat, stack, split, repeat_interleave, arange, argmax, cumsum, bmm,
     attention,
 )  # fmt: skip

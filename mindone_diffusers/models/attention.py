@@ -456,7 +456,7 @@ class AttentionMixin:
         """
         attentions = list(self._attentions().values())
         if slice_size == "auto":
-            slice_size = [attention.sliceable_head_dim // 2 for attention in attentions]
+            slice_size = [max(attention.sliceable_head_dim // 2, 1) for attention in attentions]
         elif not isinstance(slice_size, list):
             slice_size = [1 if slice_size == "max" else slice_size] * len(attentions)
         if len(slice_size) != len(attentions):

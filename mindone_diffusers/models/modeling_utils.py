@@ -45,8 +45,9 @@ class ModelMixin(nn.Module):
     # Parameters
 
     def parameters_and_names(self, name_prefix: str = "", expand: bool = True):
-        """Names and parameters. A model that was not loaded from a checkpoint is filled on first use."""
-        if not self._filled:
+        """Names and parameters. A model that was not loaded from a checkpoint is filled on first use, which a place in a cell of the
+        user's is, and one in another model is not."""
+        if not self._filled and not nn.is_nesting():
             self.fill_parameters()
         return super().parameters_and_names(name_prefix, expand)
 

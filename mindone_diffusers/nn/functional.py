@@ -12,6 +12,10 @@ from mindspore import Tensor
 
 from ..backend.table import table
 
+# How many spatial axes each mode of `interpolate` is for; 0: any.
+INTERPOLATION_AXES = {"nearest": 0, "linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
+PAD_MODES = ("constant", "reflect", "replicate", "circular")
+
 
 def _tuple(value, length: int) -> tuple:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * length
@@ -155,7 +159,12 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Pad the last axes; `pad` lists (before, after) pairs, last axis first; `mode` as in torch."""
+    """Pad the last axes; `pad` lists (before, after) pairs, last axis first.
+
+    `mode` is "constant", "reflect", "replicate" or "circular".
+    """
+    if mode not in PAD_MODES:
+        raise ValueError(f"pad has no mode {mode!r}: expected one of {PAD_MODES}.")
     return table.pad(input, tuple(pad), mode, value)
 
 
@@ -166,29 +175,45 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """Resize the spatial axes of (N, C, ...); give `size` or `scale_factor`. Modes: nearest, linear, bilinear, bicubic,
-    trilinear."""
+    """Resize the spatial axes of (N, C, ...) to `size`, or by `scale_factor`.
+
+    `mode`: "nearest" (any rank), "linear" (one spatial axis), "bilinear", "bicubic" (two) or "trilinear" (three).
+
+    Raises:
+        ValueError: for both or neither of `size` and `scale_factor`, or a mode that does not fit the rank.
+        NotImplementedError: for another mode.
+    """
     spatial = input.shape[2:]
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate takes either size or scale_factor.")
+    if mode not in INTERPOLATION_AXES:
+        raise NotImplementedError(f"interpolate has no mode {mode!r}: expected one of {tuple(INTERPOLATION_AXES)}.")
+    if INTERPOLATION_AXES[mode] not in (0, len(spatial)):
+        raise ValueError(f"interpolate's mode {mode!r} is not for an input of shape {input.shape}.")
+    scales = None
     if size is None:
-        factors = _tuple(scale_factor, len(spatial))
+        scales = _tuple(scale_factor, len(spatial))
         sizes = ()
-        for length, factor in zip(spatial, factors):
+        for length, factor in zip(spatial, scales):
             sizes += (int(math.floor(length * factor)),)
     else:
         sizes = _tuple(size, len(spatial))
-    if mode == "nearest":
+    whole = mode == "nearest"
+    for length, target in zip(spatial, sizes):
+        whole = whole and target % length == 0
+    if whole:
         return table.interpolate_nearest(input, sizes)
-    return table.interpolate_linear(input, sizes, mode, bool(align_corners))
+    return table.interpolate(input, sizes, scales, mode, bool(align_corners))
 
 
 def avg_pool2d(input, kernel_size, stride=None, padding=0) -> Tensor:
     kernel = _tuple(kernel_size, 2)
-    return table.avg_pool2d(input, kernel, kernel if stride is None else _tuple(stride, 2), padding)
+    return table.avg_pool2d(input, kernel, kernel if stride is None else _tuple(stride, 2), _tuple(padding, 2))
 
 
 def max_pool2d(input, kernel_size, stride=None, padding=0) -> Tensor:
     kernel = _tuple(kernel_size, 2)
-    return table.max_pool2d(input, kernel, kernel if stride is None else _tuple(stride, 2), padding)
+    return table.max_pool2d(input, kernel, kernel if stride is None else _tuple(stride, 2), _tuple(padding, 2))
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -6,7 +6,8 @@ Parameters are created without being filled: they allocate no memory until a che
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import mindspore as ms
 import mindspore.nn
@@ -64,8 +65,33 @@ def initialize(parameter: ms.Parameter, rng: np.random.Generator) -> None:
     parameter.set_data(Tensor(values).astype(parameter.dtype))
 
 
+_nesting = 0
+
+
+@contextlib.contextmanager
+def _nested() -> Iterator[None]:
+    global _nesting
+    _nesting += 1
+    try:
+        yield
+    finally:
+        _nesting -= 1
+
+
+def is_nesting() -> bool:
+    """Whether one of our modules is being put into another, which renames its parameters but does not use them."""
+    return _nesting > 0
+
+
 class Module(ms.nn.Cell):
     """`mindspore.nn.Cell` with the torch method names that ported code calls."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ms.nn.Cell):
+            with _nested():
+                super().__setattr__(name, value)
+        else:
+            super().__setattr__(name, value)
 
     def train(self, mode: bool = True) -> "Module":
         return self.set_train(mode)
@@ -97,9 +123,17 @@ class Module(ms.nn.Cell):
 class ModuleList(ms.nn.CellList, Module):
     """Modules in a list; children are named "0", "1", ..."""
 
+    def __init__(self, modules: Iterable[Module] = ()):
+        with _nested():
+            super().__init__(list(modules))
+
 
 class Sequential(ms.nn.SequentialCell, Module):
     """Modules called one after the other."""
+
+    def __init__(self, *modules: Module):
+        with _nested():
+            super().__init__(*modules)
 
 
 class Identity(Module):

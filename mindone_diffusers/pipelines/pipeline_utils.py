@@ -423,23 +423,17 @@ class StableDiffusionMixin:
     def disable_vae_tiling(self) -> None:
         self.vae.disable_tiling()
 
-    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
-        """FreeU (arXiv:2309.11497): weaken the UNet's skip connections (`s1`, `s2`), strengthen its backbone (`b1`, `b2`)."""
-        self.unet.enable_freeu(s1=s1, s2=s2, b1=b1, b2=b2)
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> NoReturn:
+        raise UnsupportedError("FreeU is not there yet: leave the call out.")
 
     def disable_freeu(self) -> None:
-        self.unet.disable_freeu()
+        """It is never enabled."""
 
-    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
-        """Project queries, keys and values in one matrix product."""
-        for model, chosen in ((self.unet, unet), (self.vae, vae)):
-            if chosen:
-                model.fuse_qkv_projections()
+    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> NoReturn:
+        raise UnsupportedError("Fused projections of queries, keys and values are not there yet: leave the call out.")
 
     def unfuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
-        for model, chosen in ((self.unet, unet), (self.vae, vae)):
-            if chosen:
-                model.unfuse_qkv_projections()
+        """They are never fused."""
 
 
 def needed_files(names: Collection[str], index: Mapping[str, Any], variant: str | None, passed: Collection[str]) -> list[str]:

@@ -11,7 +11,7 @@ from mindone_diffusers import ConfigMixin, ModelMixin
 from mindone_diffusers.backend import graph
 from mindone_diffusers.core.configuration import register_to_config
 from mindone_diffusers.core.errors import CheckpointError, ConfigError, UnsupportedError, WeightsMismatchError
-from mindone_diffusers.nn import Linear, RMSNorm
+from mindone_diffusers.nn import Linear, ModuleList, RMSNorm
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -209,3 +209,30 @@ def test_counts():
     assert model.num_parameters() == 24 and model.get_memory_footprint() == 96
     model.requires_grad_(False)
     assert model.num_parameters(only_trainable=True) == 0
+
+
+class Nested(ModelMixin, ConfigMixin):
+    """A model in a list in a module in a model."""
+
+    @register_to_config
+    def __init__(self):
+        super().__init__()
+        self.stages = ModuleList([ModuleList([Toy(width=4)])])
+
+    def construct(self, sample, return_dict=False):
+        return self.stages[0][0](sample, return_dict=False)
+
+
+def test_a_model_inside_a_model_is_filled_with_it_and_a_model_in_a_cell_at_once(tmp_path):
+    model = Nested()
+    inner = model.stages[0][0]
+    assert not model._filled and not inner._filled
+    names = [name for name, _ in model.parameters_and_names()]
+    assert names[0] == "stages.0.0.linear.weight" and inner._filled
+    before = inner.state_dict()["linear.weight"].asnumpy().copy()
+    inner(sample())
+    assert np.array_equal(inner.state_dict()["linear.weight"].asnumpy(), before) and before.any()
+
+    cell = ms.nn.Cell()
+    cell.model = Toy()
+    assert all(parameter.asnumpy().any() for parameter in cell.trainable_params())

@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from mindone_diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution
+from mindone_diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution, blend
 
 from .. import harness, ms_side
 from ..cases.autoencoders import CASES
@@ -15,7 +15,7 @@ from .. import torch_side  # noqa: E402
 
 TOLERANCE = 1e-4
 KL, TINY = CASES["kl"], CASES["tiny"]
-KL_VARIANTS = ["kl", "kl_three_blocks", "kl_no_quant_convs"]
+EXP = 2e-5  # the float32 exponential of MindSpore 2.8 on the CPU is off by up to 1.1e-5 of its value
 
 
 def close(actual: ms.Tensor, expected: "torch.Tensor", tolerance: float = TOLERANCE) -> None:
@@ -108,11 +108,11 @@ def test_posterior():
     ours, theirs = DiagonalGaussianDistribution(a), Theirs(a_)
     assert theirs.logvar.min() == -30 and theirs.logvar.max() == 20
     for name in ("mean", "logvar", "std", "var", "parameters"):
-        close(getattr(ours, name), getattr(theirs, name), 1e-6)
-    close(ours.kl(), theirs.kl(), 1e-6)
-    close(ours.kl(DiagonalGaussianDistribution(b)), theirs.kl(Theirs(b_)), 1e-6)
-    close(ours.nll(x), theirs.nll(x_), 1e-6)
-    close(ours.nll(x, dims=[1, 2]), theirs.nll(x_, dims=[1, 2]), 1e-6)
+        close(getattr(ours, name), getattr(theirs, name), EXP)
+    close(ours.kl(), theirs.kl(), EXP)
+    close(ours.kl(DiagonalGaussianDistribution(b)), theirs.kl(Theirs(b_)), EXP)
+    close(ours.nll(x), theirs.nll(x_), EXP)
+    close(ours.nll(x, dims=[1, 2]), theirs.nll(x_, dims=[1, 2]), EXP)
     ours, theirs = DiagonalGaussianDistribution(a, deterministic=True), Theirs(a_, deterministic=True)
     close(ours.sample(), theirs.sample())
     for actual, expected in ((ours.kl(), theirs.kl()), (ours.nll(x), theirs.nll(x_)), (ours.std, theirs.std), (ours.var, theirs.var)):
@@ -166,8 +166,13 @@ def set_kl_tiles(model, size: int, overlap: float) -> None:
 
 
 # Sizes: whole tiles, one row, short last tiles, last tiles shorter than the seam, and an image of one tile.
-@pytest.mark.parametrize("height, width", [(32, 32), (16, 40), (36, 28), (26, 50), (16, 16)])
-@pytest.mark.parametrize("name", KL_VARIANTS)
+@pytest.mark.parametrize(
+    "name, height, width",
+    [
+        ("kl", 32, 32), ("kl", 16, 40), ("kl", 36, 28), ("kl", 26, 50), ("kl", 16, 16), ("kl_no_quant_convs", 36, 28),
+        ("kl_three_blocks", 36, 28), ("kl_three_blocks", 16, 40),
+    ],
+)  # fmt: skip
 def test_kl_tiling(name, height, width):
     ours, theirs = both(CASES[name])
     for model in (ours, theirs):
@@ -193,31 +198,34 @@ def test_kl_tile_overlap(overlap):
         close(ours.decode(z).sample, theirs.decode(w).sample)
 
 
-def test_kl_tiling_in_graph_mode_and_back():
-    ours, theirs = both(KL)
-    z, w = images("z", (1, 4, 14, 8))
+def test_kl_tiles_smaller_than_a_latent():
+    """Upstream fails on them; they add nothing."""
+    model = ms_side.build(KL)
+    x = images("x", (1, 3, 25, 12))[0]  # tiles start at 0, 12 and 24
+    above, below = (model.encode(part).latent_dist.parameters for part in (x[:, :, :16], x[:, :, 12:]))
+    set_kl_tiles(model, 16, 0.25)
+    expected = np.concatenate([above.asnumpy()[:, :, :6], blend(above, below, 2, 2).asnumpy()[:, :, :6]], 2)
+    np.testing.assert_allclose(model.encode(x).latent_dist.parameters.asnumpy(), expected, rtol=0, atol=1e-6)
+
+
+def test_kl_tiling_compiles_once_a_tile_shape():
+    from mindone_diffusers.backend import graph
+
+    ours, theirs = both(CASES["kl_no_mid_attention"])
+    z, w = images("z", (1, 4, 14, 6))  # rows of tiles start at 0, 6 and 12: two of 8 x 6, one of 2 x 6
     with torch.no_grad():
         whole = theirs.decode(w).sample
         set_kl_tiles(theirs, 16, 0.25)
         tiled = theirs.decode(w).sample
     set_kl_tiles(ours.enable_graph_mode(), 16, 0.25)
+    before = graph.compilations()
     close(ours.decode(z).sample, tiled)
+    assert graph.compilations() - before == 2
+    close(ours.decode(z).sample, tiled)
+    assert graph.compilations() - before == 2
     ours.disable_tiling()
     close(ours.decode(z).sample, whole)
-
-
-def test_compiles_once_a_tile_shape():
-    from mindone_diffusers.backend import graph
-
-    model = ms_side.build(KL).enable_graph_mode()
-    set_kl_tiles(model, 16, 0.25)
-    z = images("z", (1, 4, 14, 8))[0]  # tiles of 8 x 8, 8 x 2, 2 x 8, 2 x 2: rows start at 0, 6, 12, columns at 0, 6
-    before = graph.compilations()
-    first = model.decode(z).sample.asnumpy()
-    compiled = graph.compilations() - before
-    assert compiled == 4
-    np.testing.assert_array_equal(model.decode(z).sample.asnumpy(), first)
-    assert graph.compilations() - before == compiled
+    assert graph.compilations() - before == 3
 
 
 def test_kl_default_tiles():
@@ -226,8 +234,10 @@ def test_kl_default_tiles():
         assert getattr(ours, name) == getattr(theirs, name)
 
 
-@pytest.mark.parametrize("height, width", [(128, 128), (64, 176), (200, 120), (64, 64), (40, 32)])
-@pytest.mark.parametrize("tile, overlap", [(64, 0.25), (64, 0.5), (96, 1 / 3)])
+@pytest.mark.parametrize(
+    "height, width, tile, overlap",
+    [(128, 112, 64, 0.25), (64, 176, 64, 0.25), (64, 64, 64, 0.5), (40, 32, 64, 0.25), (200, 120, 96, 1 / 3), (136, 72, 64, 0.5)],
+)
 def test_tiny_tiling(height, width, tile, overlap):
     ours, theirs = both(TINY)
     for model in (ours, theirs):

@@ -149,7 +149,6 @@ def assert_same(pair, tolerance: float = 1e-3, **arguments):
     assert theirs.nsfw_content_detected == mine.nsfw_content_detected
     assert mine.images.shape == theirs.images.shape and np.isfinite(mine.images).all()
     difference = np.abs(mine.images - theirs.images).max()
-    print("DIFF", difference)
     assert difference <= tolerance, difference
     return mine
 
@@ -187,6 +186,7 @@ def test_every_checkpoint(every_pair):
     assert_same(every_pair, prompt=PROMPTS, negative_prompt=["", "blurry"])
 
 
+@pytest.mark.slow
 def test_every_checkpoint_in_graph_mode(every_pair):
     every_pair[1].enable_graph_mode()
     try:

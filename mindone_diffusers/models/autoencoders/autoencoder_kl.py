@@ -139,12 +139,12 @@ class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     def _encode_tiles(self, x: Tensor) -> Tensor:
-        return self._tiles("_encode", x, self.tile_sample_min_size, self.tile_latent_min_size)
+        return self._tiles("_encode", x, self.tile_sample_min_size, self.tile_latent_min_size, self._downsampling)
 
     def _decode_tiles(self, z: Tensor) -> Tensor:
         return self._tiles("_decode", z, self.tile_latent_min_size, self.tile_sample_min_size)
 
-    def _tiles(self, core: str, x: Tensor, size: int, result_size: int) -> Tensor:
+    def _tiles(self, core: str, x: Tensor, size: int, result_size: int, least: int = 1) -> Tensor:
         """Run a core on the whole of `x`, or on tiles of side `size` if tiling is on and `x` is larger than one."""
 
         def function(tile: Tensor) -> Tensor:
@@ -153,4 +153,4 @@ class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
         if not self.use_tiling or max(x.shape[2:]) <= size:
             return function(x)
         stride, extent = int(size * (1 - self.tile_overlap_factor)), int(result_size * self.tile_overlap_factor)
-        return map_tiles(function, x, size, stride, extent, result_size - extent)
+        return map_tiles(function, x, size, stride, extent, result_size - extent, least)

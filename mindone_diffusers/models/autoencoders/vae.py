@@ -343,7 +343,9 @@ def blend(before: Tensor, after: Tensor, extent: int, axis: int) -> Tensor:
     return F.cat([seam, after.narrow(axis, extent, after.shape[axis] - extent)], axis)
 
 
-def map_tiles(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride: int, extent: int, limit: int) -> Tensor:
+def map_tiles(
+    function: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride: int, extent: int, limit: int, least: int = 1
+) -> Tensor:
     """Apply `function` to overlapping tiles of images and put its results together.
 
     A result is blended over `extent` places with the one above, then with the one on its left, as these were blended themselves,
@@ -353,12 +355,13 @@ def map_tiles(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride
         x: (batch, channels, height, width).
         tile, stride: side of the tiles and distance between their starts, in places of `x`.
         extent, limit: in places of the result.
+        least: tiles at the end that are smaller than this have no result, and are left out.
     """
     rows: list[Tensor] = []
     above: list[Tensor] = []
-    for top in range(0, x.shape[2], stride):
+    for top in range(0, x.shape[2] - least + 1, stride):
         row, below, left = [], [], None
-        for column, start in enumerate(range(0, x.shape[3], stride)):
+        for column, start in enumerate(range(0, x.shape[3] - least + 1, stride)):
             result = function(x[:, :, top : top + tile, start : start + tile])
             if above:
                 result = blend(above[column], result, extent, 2)

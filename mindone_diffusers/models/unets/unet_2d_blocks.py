@@ -330,7 +330,8 @@ class DownEncoderBlock2D(_Down):
         super().__init__(in_channels, out_channels, None, dropout, num_layers, **kwargs)
 
     def construct(self, hidden_states: Tensor) -> Tensor:
-        return super().construct(hidden_states)[0]
+        # By name: in a graph, a bare super() is that of the object's class, and a subclass would call itself for ever.
+        return _Down.construct(self, hidden_states)[0]
 
 
 class AttnDownEncoderBlock2D(_SelfAttention, DownEncoderBlock2D):
@@ -553,7 +554,8 @@ class UpDecoderBlock2D(_Up):
         super().__init__(in_channels, in_channels, out_channels, temb_channels, *args, **kwargs)
 
     def construct(self, hidden_states: Tensor, temb: Tensor | None = None) -> Tensor:
-        return super().construct(hidden_states, (), temb)
+        # By name: in a graph, a bare super() is that of the object's class, and a subclass would call itself for ever.
+        return _Up.construct(self, hidden_states, (), temb)
 
 
 class AttnUpDecoderBlock2D(_SelfAttention, UpDecoderBlock2D):

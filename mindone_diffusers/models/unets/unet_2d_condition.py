@@ -437,7 +437,7 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
         if self.class_embedding is None:
             return emb
         if self.class_embed_type == "timestep":
-            class_labels = self.time_proj(class_labels).astype(dtype)
+            class_labels = self.time_proj(class_labels.astype(ms.float32)).astype(dtype)
         classes = self.class_embedding(class_labels).astype(dtype)
         return F.cat((emb, classes), -1) if self.class_embeddings_concat else emb + classes
 
@@ -446,8 +446,7 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
         if self.addition_embed_type == "text":
             return self.add_embedding(encoder_hidden_states)
         if self.addition_embed_type == "text_image":
-            text_embeds = added["text_embeds"] if "text_embeds" in added else encoder_hidden_states
-            return self.add_embedding(text_embeds, added["image_embeds"])
+            return self.add_embedding(added.get("text_embeds", encoder_hidden_states), added["image_embeds"])
         if self.addition_embed_type == "text_time":
             text_embeds = added["text_embeds"]
             times = self.add_time_proj(added["time_ids"].reshape((-1,))).reshape((text_embeds.shape[0], -1))
@@ -479,11 +478,16 @@ def _cast(value: Any, dtype) -> Any:
 
 
 def _mutable(value: Any) -> Any:
-    """Dictionaries and tuples of tensors as graph inputs; others are constants of the graph. Empty ones are None."""
+    """Dictionaries and tuples of tensors as graph inputs; those with other values are constants of the graph. Empty ones are None."""
     if not value:
         return None
-    items = value.values() if isinstance(value, dict) else value
-    return ms.mutable(value) if all(isinstance(item, Tensor) for item in items) else value
+    return ms.mutable(value) if _all_tensors(value) else value
+
+
+def _all_tensors(value: Any) -> bool:
+    if isinstance(value, (dict, tuple)):
+        return all(_all_tensors(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Tensor)
 
 
 def _context_projection(kind: str | None, encoder_hid_dim: int | None, cross_attention_dim: int) -> nn.Module | None:

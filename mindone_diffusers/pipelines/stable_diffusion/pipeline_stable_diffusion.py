@@ -191,7 +191,7 @@ class StableDiffusionPipeline(DiffusionPipeline, StableDiffusionMixin):
 
         image, unsafe = latents, None
         if output_type != "latent":
-            image = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+            image = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False, generator=generator)[0]
             image, unsafe = self.run_safety_checker(image, self.device, prompt_embeds.dtype)
         shown = None if unsafe is None else [not flag for flag in unsafe]  # black images are 0 already
         image = self.image_processor.postprocess(image, output_type, shown)
