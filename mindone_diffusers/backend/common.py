@@ -36,11 +36,17 @@ def attention_math(query, key, value, attn_mask, is_causal, scale, first_query: 
     The scores stay in the inputs' dtype, the softmax is taken in float32.
     """
     scores = ops.BatchMatMul(transpose_b=True)(query * scale, key)
-    hidden = None
-    if is_causal:
-        scores = scores + causal_mask(first_query, query.shape[2], key.shape[2], scores.dtype)
+    mask, seeing = None, None
     if attn_mask is not None:
         mask = additive_mask(attn_mask, scores.dtype)
+    if is_causal:
+        causal = causal_mask(first_query, query.shape[2], key.shape[2], scores.dtype)
+        mask = causal if mask is None else mask + causal
+    if attn_mask is not None:
+        seeing = ops.ReduceAny(keep_dims=True)(mask > float("-inf"), -1)
+        mask = ops.select(seeing, mask, ops.zeros_like(mask))
+    if mask is not None:
         scores = scores + mask
     weights = ops.softmax(scores.astype(ms.float32), -1).astype(value.dtype)
-    return ops.BatchMatMul()(weights, value)
+    output = ops.BatchMatMul()(weights, value)
+    return output if seeing is None else output * seeing.astype(output.dtype)

@@ -1,6 +1,8 @@
 """Tables of reference cases: name of the table to the module whose `CASES` (or `record(device)`) makes its reference file."""
 
 TABLES = {
+    "autoencoders": "tests.cases.autoencoders",
     "schedulers": "tests.schedulers.recording",
     "text_encoders": "tests.cases.text_encoders",
+    "unet": "tests.cases.unet",
 }

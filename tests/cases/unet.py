@@ -55,7 +55,7 @@ CASES = {
             "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
             "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         },
-        {"timestep": ("array", [999, 1])}, graph=True,
+        {"timestep": ("array", [999, 1])},
     ),  # fmt: skip
     "sdxl": _case(
         _SDXL,
@@ -76,7 +76,7 @@ CASES = {
             **_RESNET, "resnet_time_scale_shift": "scale_shift", "encoder_hid_dim": 16, "encoder_hid_dim_type": "image_proj",
             "addition_embed_type": "image", "attention_head_dim": 8, "out_channels": 8,
         },
-        {"encoder_hidden_states": None, **_IMAGE_EMBEDS}, graph=True,
+        {"encoder_hidden_states": None, **_IMAGE_EMBEDS},
     ),  # fmt: skip
     "kandinsky22_controlnet": _case(
         {
@@ -87,7 +87,7 @@ CASES = {
     ),  # fmt: skip
     "kandinsky21": _case(
         {**_RESNET, "encoder_hid_dim": 24, "encoder_hid_dim_type": "text_image_proj", "addition_embed_type": "text_image"},
-        {"encoder_hidden_states": (2, 5, 24), "added_cond_kwargs": {"image_embeds": (2, 16), "text_embeds": (2, 16)}}, graph=True,
+        {"encoder_hidden_states": (2, 5, 24), "added_cond_kwargs": {"image_embeds": (2, 16), "text_embeds": (2, 16)}},
     ),  # fmt: skip
     "deepfloyd_if": _case(
         {
@@ -114,10 +114,10 @@ CASES = {
     ),  # fmt: skip
     # Stages
     "self_attention": _case(_stages("Attn", attention_head_dim=8), graph=True),
-    "simple_cross_attention": _case(_stages("SimpleCrossAttn"), {"encoder_attention_mask": _MASK}, graph=True),
+    "simple_cross_attention": _case(_stages("SimpleCrossAttn"), {"encoder_attention_mask": _MASK}),
     "simple_cross_attention_only": _case(_stages("SimpleCrossAttn", only_cross_attention=True)),
     "simple_cross_attention_reversed_heads": _case({**_RESNET, "attention_head_dim": (4, 8)}),
-    "k_diffusion": _case(_K, graph=True),
+    "k_diffusion": _case(_K),
     "k_diffusion_one_layer_more": _case({**_K, "layers_per_block": 3, "attention_head_dim": 8}),
     "plain_middle": _case({"mid_block_type": "UNetMidBlock2D"}),
     "no_middle": _case({"mid_block_type": None}),
@@ -125,10 +125,10 @@ CASES = {
     # Branches of the constructor
     "only_cross_attention": _case({"only_cross_attention": True}),
     "only_cross_attention_some": _case({"only_cross_attention": (True, False), "mid_block_only_cross_attention": True}),
-    "scale_shift": _case({"resnet_time_scale_shift": "scale_shift", "mid_block_scale_factor": 1.5}, graph=True),
+    "scale_shift": _case({"resnet_time_scale_shift": "scale_shift", "mid_block_scale_factor": 1.5}),
     "contexts": _case({"cross_attention_dim": (16, 16), "layers_per_block": (2, 1), "transformer_layers_per_block": (2, 1)}),
     "text_projection": _case({"encoder_hid_dim": 24}, {"encoder_hidden_states": (2, 5, 24)}),
-    "class_table": _case({"num_class_embeds": 10}, {"class_labels": ("int", (2,), 10)}, graph=True),
+    "class_table": _case({"num_class_embeds": 10}, {"class_labels": ("int", (2,), 10)}),
     "class_table_joined": _case({"num_class_embeds": 10, "class_embeddings_concat": True}, {"class_labels": ("int", (2,), 10)}),
     "class_identity": _case({"class_embed_type": "identity"}, {"class_labels": (2, 64)}),
     "class_linear": _case(
@@ -147,7 +147,6 @@ CASES = {
                 "gligen": {"boxes": ("uniform", (2, 3, 4)), "positive_embeddings": (2, 3, 16), "masks": ("int", (2, 3), 2)},
             },
         },
-        graph=True,
     ),
     "gligen_text_image": _case(
         {"attention_type": "gated-text-image"},
@@ -168,7 +167,7 @@ CASES = {
         },
         {"sample": (1, 4, 9, 11), "encoder_hidden_states": (1, 5, 16)}, graph=True,
     ),  # fmt: skip
-    "masks": _case({"norm_num_groups": 4}, {"encoder_attention_mask": _MASK}, graph=True),
+    "masks": _case({"norm_num_groups": 4}, {"encoder_attention_mask": _MASK}),
     "self_attention_mask": _case(
         {"mid_block_type": None}, {"sample": (2, 4, 4, 2), "attention_mask": ("bool", (2, 8)), "encoder_attention_mask": _MASK}
     ),
@@ -181,7 +180,7 @@ CASES = {
         graph=True,
     ),
     "t2i_adapter": _case(
-        {}, {"down_intrablock_additional_residuals": [(2, 16, 8, 8), (2, 32, 4, 4), (2, 32, 4, 4)]}, graph=True
+        {}, {"down_intrablock_additional_residuals": [(2, 16, 8, 8), (2, 32, 4, 4), (2, 32, 4, 4)]}
     ),
     "t2i_adapter_old_call": _case({}, {"down_block_additional_residuals": [(2, 16, 8, 8), (2, 32, 4, 4)]}),
     "t2i_adapter_plain_first": _case(

@@ -325,6 +325,8 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             )
         if not isinstance(timestep, Tensor):
             timestep = Tensor(np.asarray(timestep, np.float32))
+        # One shape and dtype for all kinds of timesteps: a graph is compiled for each signature.
+        timestep = timestep.astype(ms.float32).reshape((-1,)).broadcast_to((sample.shape[0],))
         if class_labels is not None and self.class_embed_type != "timestep":
             class_labels = _cast(class_labels, dtype)
         residuals, intrablock = down_block_additional_residuals, down_intrablock_additional_residuals
@@ -333,7 +335,7 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
         output = self._run(
             "construct",
             _cast(sample, dtype),
-            timestep.astype(ms.float32).reshape((-1,)),
+            timestep,
             _cast(encoder_hidden_states, dtype),
             class_labels,
             _cast(timestep_cond, dtype),
@@ -403,6 +405,8 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
                 )
             states += block_states
         if down_block_additional_residuals is not None:
+            if len(down_block_additional_residuals) != len(states):
+                raise ValueError(f"Got {len(down_block_additional_residuals)} down_block_additional_residuals, expected {len(states)}.")
             controlled = ()
             for i in range(len(states)):
                 controlled += (states[i] + down_block_additional_residuals[i],)
