@@ -20,8 +20,13 @@ import mindone_diffusers  # noqa: E402
 # Our name for upstream's.
 METHODS = {"forward": "__call__"}
 
-# What is deliberately different: (class, method) to reason.
-DIFFERENCES: dict[tuple[str, str], str] = {}
+# What is deliberately different: (class, method) to reason. "*" is every class of transformers.
+DIFFERENCES = {
+    ("*", "__init__"): "the config may be a mapping, and entries may be given by keyword",
+    ("*", "__call__"): "arguments that transformers hides in **kwargs are named; attentions are not returned",
+    ("ModelMixin", "__call__"): "abstract",
+    ("StableDiffusionPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
+}
 
 
 def signature(function) -> dict[str, object]:
@@ -64,18 +69,29 @@ def public_methods(cls: type) -> dict[str, object]:
     return methods
 
 
-def compare(name: str) -> tuple[list[str], list[str]]:
-    """Differences of the signatures, and the public methods and properties that we lack."""
+def compare(name: str) -> tuple[list[str], list[str], list[str]]:
+    """Unlisted differences of the signatures, reasons of the listed ones, and the public methods and properties that we lack."""
     ours, theirs = getattr(mindone_diffusers, name), upstream_class(name)
-    lines = []
+    foreign = theirs.__module__.startswith("transformers")
+    lines, reasons = [], []
     pairs = [("__init__", "__init__"), ("forward" if hasattr(theirs, "forward") else "__call__", "__call__")]
     pairs += [(method, method) for method in ("encode", "decode", "step", "set_timesteps", "add_noise", "encode_prompt")]
     for upstream_name, our_name in pairs:
-        if hasattr(theirs, upstream_name) and hasattr(ours, our_name) and (name, our_name) not in DIFFERENCES:
+        if hasattr(theirs, upstream_name) and hasattr(ours, our_name):
             found = differences(signature(getattr(ours, our_name)), signature(getattr(theirs, upstream_name)))
-            lines += [f"{our_name}: {line}" for line in found]
+            reason = DIFFERENCES.get(("*" if foreign else name, our_name))
+            if found and reason:
+                reasons.append(f"`{our_name}`: {reason}")
+            else:
+                lines += [f"`{our_name}`: {line}" for line in found]
     missing = [method for method in public_methods(theirs) if not hasattr(ours, METHODS.get(method, method))]
-    return lines, missing
+    return lines, reasons, [] if foreign else sorted(missing)
+
+
+def classes() -> list[str]:
+    """Our public classes that upstream has too."""
+    names = sorted(mindone_diffusers.__all__)
+    return [name for name in names if isinstance(getattr(mindone_diffusers, name), type) and upstream_class(name) is not None]
 
 
 def main() -> int:
@@ -83,19 +99,20 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 on an unlisted difference")
     arguments = parser.parse_args()
     rows, wrong = [], 0
-    for name in sorted(mindone_diffusers.__all__):
-        value = getattr(mindone_diffusers, name)
-        if not isinstance(value, type) or upstream_class(name) is None:
-            continue
-        lines, missing = compare(name)
+    for name in classes():
+        lines, reasons, missing = compare(name)
         wrong += len(lines)
-        rows.append(f"| `{name}` | {'equal' if not lines else '; '.join(lines)} | {', '.join(f'`{m}`' for m in sorted(missing)) or 'none'} |")
-        print(name, "equal" if not lines else lines, "missing:", missing)
+        shown = "; ".join(lines + reasons) or "equal"
+        origin = " (transformers)" if upstream_class(name).__module__.startswith("transformers") else ""
+        rows.append(f"| `{name}`{origin} | {shown} | {', '.join(f'`{method}`' for method in missing) or 'none'} |")
+        print(f"{name}: {shown}")
     if not arguments.check:
         text = (
             "# What is here, compared with PyTorch diffusers 0.42.1\n\n"
-            "Made by `python tools/api_report.py`: constructor, call and main methods' arguments, names, order and defaults; then public "
-            "methods and properties that upstream has and we have not (yet).\n\n"
+            "Made by `python tools/api_report.py`: the constructor's, the call's and the main methods' arguments, names, order and defaults; then "
+            "the public methods and properties that diffusers has and we have not (yet). `tests/parity/test_api.py` fails on a difference that is "
+            "not listed here with its reason. `torch_dtype` is `mindspore_dtype` here (`dtype` and `torch_dtype` are accepted too), "
+            "`output_type=\"pt\"` is `\"ms\"` (`\"pt\"` is accepted too), `forward` is `__call__`.\n\n"
             "| class | arguments and defaults | not here yet |\n|---|---|---|\n"
         )
         (ROOT / "docs" / "support.md").write_text(text + "\n".join(rows) + "\n")

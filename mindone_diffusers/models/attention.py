@@ -241,9 +241,7 @@ class Attention(nn.Module):
             scores = scores.astype(ms.float32)
         return F.softmax(scores, -1).astype(dtype)
 
-    def prepare_attention_mask(
-        self, attention_mask: Tensor | None, target_length: int, batch_size: int, out_dim: int = 3
-    ) -> Tensor | None:
+    def prepare_attention_mask(self, attention_mask: Tensor | None, target_length: int, batch_size: int, out_dim: int = 3) -> Tensor | None:
         """The mask for (batch * heads, queries, keys) scores, or with `out_dim=4` for (batch, heads, queries, keys).
 
         One that is not `target_length` long gets so many zeros at its end: it covers the context, and all of `hidden_states` follows.

@@ -130,6 +130,10 @@ class ModelMixin(nn.Module):
             self._recompile()
         return self
 
+    def cuda(self, device: Any = None) -> "ModelMixin":
+        """Raises UnsupportedError, which says what to write instead."""
+        return self.to("cuda")
+
     def half(self) -> "ModelMixin":
         return self.to(ms.float16)
 

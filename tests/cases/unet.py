@@ -1,9 +1,10 @@
 """`UNet2DConditionModel`: one case for each kind of stage and for each branch of the constructor."""
 
+# fmt: off
 _SMALL = {
     "block_out_channels": (16, 32), "norm_num_groups": 8, "layers_per_block": 1, "cross_attention_dim": 16, "attention_head_dim": 4,
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-}  # fmt: skip
+}
 _INPUTS = {"sample": (2, 4, 8, 8), "timestep": 601, "encoder_hidden_states": (2, 5, 16)}
 # Two ones and a zero at different places, and a row that keeps all.
 _MASK = ("array", [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
@@ -12,7 +13,7 @@ _MASK = ("array", [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
 def _case(config=None, inputs=None, **flags):
     return {
         "class": "UNet2DConditionModel", "config": {**_SMALL, **(config or {})}, "inputs": {**_INPUTS, **(inputs or {})}, **flags,
-    }  # fmt: skip
+    }
 
 
 def _stages(kind, **config):
@@ -30,13 +31,13 @@ _K = {
     "block_out_channels": (32, 64, 64), "norm_num_groups": None, "act_fn": "gelu", "mid_block_type": None, "attention_head_dim": 16,
     "time_embedding_dim": 64, "down_block_types": ("KDownBlock2D", "KCrossAttnDownBlock2D", "KCrossAttnDownBlock2D"), "layers_per_block": 2,
     "up_block_types": ("KCrossAttnUpBlock2D", "KCrossAttnUpBlock2D", "KUpBlock2D"),
-}  # fmt: skip
+}
 _SDXL = {
     "block_out_channels": (16, 32, 32), "layers_per_block": 2, "attention_head_dim": (2, 4, 8), "transformer_layers_per_block": (1, 1, 2),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"), "use_linear_projection": True,
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), "upcast_attention": None,
     "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 60,
-}  # fmt: skip
+}
 _IMAGE_EMBEDS = {"added_cond_kwargs": {"image_embeds": (2, 16)}}
 
 CASES = {
@@ -48,7 +49,7 @@ CASES = {
             "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         },
         {"sample": (2, 4, 16, 16)}, graph=True, float16=True,
-    ),  # fmt: skip
+    ),
     "sd21": _case(
         {
             "block_out_channels": (16, 32, 32), "attention_head_dim": (2, 4, 8), "use_linear_projection": True, "upcast_attention": True,
@@ -56,19 +57,19 @@ CASES = {
             "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         },
         {"timestep": ("array", [999, 1])},
-    ),  # fmt: skip
+    ),
     "sdxl": _case(
         _SDXL,
         {"added_cond_kwargs": {"text_embeds": (2, 12), "time_ids": ("array", [[1024.0, 1024, 0, 0, 1024, 768]] * 2)}},
         graph=True, float16=True,
-    ),  # fmt: skip
+    ),
     "nested_depths": _case(
         {
             **_SDXL, "layers_per_block": (1, 2, 1), "transformer_layers_per_block": [1, [2, 1], [1]],
             "reverse_transformer_layers_per_block": [[1, 2], [1, 1, 2], 1],
         },
         {"added_cond_kwargs": {"text_embeds": (2, 12), "time_ids": ("array", [[64.0, 64, 0, 0, 64, 64]] * 2)}},
-    ),  # fmt: skip
+    ),
     "inpainting": _case({"in_channels": 9, "out_channels": 3}, {"sample": (1, 9, 8, 12), "encoder_hidden_states": (1, 7, 16)}),
     "unclip": _case({"class_embed_type": "projection", "projection_class_embeddings_input_dim": 24}, {"class_labels": (2, 24)}),
     "kandinsky22": _case(
@@ -77,18 +78,18 @@ CASES = {
             "addition_embed_type": "image", "attention_head_dim": 8, "out_channels": 8,
         },
         {"encoder_hidden_states": None, **_IMAGE_EMBEDS},
-    ),  # fmt: skip
+    ),
     "kandinsky22_controlnet": _case(
         {
             **_RESNET, "resnet_time_scale_shift": "scale_shift", "encoder_hid_dim": 16, "encoder_hid_dim_type": "image_proj",
             "addition_embed_type": "image_hint", "in_channels": 8,
         },
         {"encoder_hidden_states": None, "added_cond_kwargs": {"image_embeds": (2, 16), "hint": (2, 3, 64, 64)}}, graph=True,
-    ),  # fmt: skip
+    ),
     "kandinsky21": _case(
         {**_RESNET, "encoder_hid_dim": 24, "encoder_hid_dim_type": "text_image_proj", "addition_embed_type": "text_image"},
         {"encoder_hidden_states": (2, 5, 24), "added_cond_kwargs": {"image_embeds": (2, 16), "text_embeds": (2, 16)}},
-    ),  # fmt: skip
+    ),
     "deepfloyd_if": _case(
         {
             **_RESNET, "encoder_hid_dim": 24, "addition_embed_type": "text", "addition_embed_type_num_heads": 4, "act_fn": "gelu",
@@ -97,21 +98,21 @@ CASES = {
             "resnet_time_scale_shift": "scale_shift", "cross_attention_dim": 32,
         },
         {"encoder_hidden_states": (2, 5, 24), "encoder_attention_mask": _MASK}, graph=True,
-    ),  # fmt: skip
+    ),
     "deepfloyd_if_upscaler": _case(
         {
             **_RESNET, "class_embed_type": "timestep", "cross_attention_norm": "layer_norm", "only_cross_attention": (False, True),
             "mid_block_only_cross_attention": True, "block_out_channels": (16, 16),
         },
         {"class_labels": ("array", [250.0, 17.0])},
-    ),  # fmt: skip
+    ),
     "latent_upscaler": _case(
         {
             **_K, "time_embedding_type": "fourier", "time_cond_proj_dim": 12, "conv_in_kernel": 1, "conv_out_kernel": 1, "in_channels": 8,
             "out_channels": 5,
         },
         {"sample": (2, 8, 8, 8), "timestep": 1.25, "timestep_cond": (2, 12), "encoder_attention_mask": _MASK}, graph=True,
-    ),  # fmt: skip
+    ),
     # Stages
     "self_attention": _case(_stages("Attn", attention_head_dim=8), graph=True),
     "simple_cross_attention": _case(_stages("SimpleCrossAttn"), {"encoder_attention_mask": _MASK}),
@@ -158,7 +159,7 @@ CASES = {
                 },
             },
         },
-    ),  # fmt: skip
+    ),
     # Inputs
     "odd_size": _case(
         {
@@ -166,7 +167,7 @@ CASES = {
             "up_block_types": ("UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"),
         },
         {"sample": (1, 4, 9, 11), "encoder_hidden_states": (1, 5, 16)}, graph=True,
-    ),  # fmt: skip
+    ),
     "masks": _case({"norm_num_groups": 4}, {"encoder_attention_mask": _MASK}),
     "self_attention_mask": _case(
         {"mid_block_type": None}, {"sample": (2, 4, 4, 2), "attention_mask": ("bool", (2, 8)), "encoder_attention_mask": _MASK}
@@ -188,3 +189,4 @@ CASES = {
         {"down_intrablock_additional_residuals": [(2, 16, 4, 4), (2, 32, 4, 4)]},
     ),
 }
+# fmt: on

@@ -413,9 +413,7 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             states = controlled
 
         if self.mid_block is not None:
-            sample = self.mid_block(
-                sample, emb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
-            )
+            sample = self.mid_block(sample, emb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask)
             stages = len(self.down_blocks)
             if len(intrablock) > stages and intrablock[stages].shape == sample.shape:
                 sample = sample + intrablock[stages]
@@ -519,9 +517,7 @@ def _class_embedding(
     if kind == "identity":
         return nn.Identity()
     if kind not in ("projection", "simple_projection"):
-        raise ConfigError(
-            f"Unknown class_embed_type {kind!r}: expected None, 'timestep', 'identity', 'projection' or 'simple_projection'."
-        )
+        raise ConfigError(f"Unknown class_embed_type {kind!r}: expected None, 'timestep', 'identity', 'projection' or 'simple_projection'.")
     if input_dim is None:
         raise ConfigError(f"class_embed_type={kind!r} needs projection_class_embeddings_input_dim.")
     return TimestepEmbedding(input_dim, time_embed_dim) if kind == "projection" else nn.Linear(input_dim, time_embed_dim)
@@ -542,6 +538,4 @@ def _added_embedding(
         return ImageTimeEmbedding(encoder_hid_dim, time_embed_dim)
     if kind == "image_hint":
         return ImageHintTimeEmbedding(encoder_hid_dim, time_embed_dim)
-    raise ConfigError(
-        f"Unknown addition_embed_type {kind!r}: expected None, 'text', 'text_image', 'text_time', 'image' or 'image_hint'."
-    )
+    raise ConfigError(f"Unknown addition_embed_type {kind!r}: expected None, 'text', 'text_image', 'text_time', 'image' or 'image_hint'.")
