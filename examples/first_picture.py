@@ -41,8 +41,8 @@ def write_tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
         sample_size=128,
     )  # fmt: skip
     text_encoder = CLIPTextModel(
-        dict(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     for model in (unet, vae, text_encoder):
         model.fill_parameters(seed)

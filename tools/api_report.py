@@ -109,10 +109,10 @@ def main() -> int:
     if not arguments.check:
         text = (
             "# What is here, compared with PyTorch diffusers 0.42.1\n\n"
-            "Made by `python tools/api_report.py`: the constructor's, the call's and the main methods' arguments, names, order and defaults; then "
-            "the public methods and properties that diffusers has and we have not (yet). `tests/parity/test_api.py` fails on a difference that is "
-            "not listed here with its reason. `torch_dtype` is `mindspore_dtype` here (`dtype` and `torch_dtype` are accepted too), "
-            "`output_type=\"pt\"` is `\"ms\"` (`\"pt\"` is accepted too), `forward` is `__call__`.\n\n"
+            "Made by `python tools/api_report.py`: the constructor's, the call's and the main methods' arguments, names, order and defaults;\n"
+            "then the public methods and properties that diffusers has and we have not (yet). `tests/parity/test_api.py` fails on a\n"
+            "difference that is not listed here with its reason. Renamed: `torch_dtype` is `mindspore_dtype` (`dtype` and `torch_dtype` are\n"
+            'accepted too), `output_type="pt"` is `"ms"` (`"pt"` is accepted too), `forward` is `__call__`.\n\n'
             "| class | arguments and defaults | not here yet |\n|---|---|---|\n"
         )
         (ROOT / "docs" / "support.md").write_text(text + "\n".join(rows) + "\n")

@@ -17,7 +17,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests import harness  # noqa: E402
 from tests.cases import TABLES  # noqa: E402
 
 

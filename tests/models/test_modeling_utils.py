@@ -196,7 +196,9 @@ def test_unknown_arguments_and_pickles(saved):
 def test_interrupted_save_keeps_the_old_folder(saved, monkeypatch):
     model, folder = saved
     expected = run(model)
-    monkeypatch.setattr("mindone_diffusers.core.weights._write", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "mindone_diffusers.core.weights._write", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space"):
         Toy(width=8).save_pretrained(folder)
     monkeypatch.undo()

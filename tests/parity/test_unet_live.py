@@ -274,7 +274,7 @@ def test_processors_in_graph_mode():
 # Parts that no case reaches
 
 
-def both(theirs, ours, *args, call=(), dtype=np.float32, **kwargs):
+def both(theirs, ours, *args, call=(), jit=False, **kwargs):
     """Outputs of both modules, with the same weights, for the arrays and values `call`."""
     torch_module = theirs(*args, **kwargs).eval()
     state = harness.make_state({name: value.shape for name, value in torch_module.named_parameters()})
@@ -285,8 +285,8 @@ def both(theirs, ours, *args, call=(), dtype=np.float32, **kwargs):
     arguments = [harness.make_input(str(i), spec) for i, spec in enumerate(call)]
     with torch.no_grad():
         want = torch_module(*harness.map_arrays(torch.from_numpy, arguments))
-    got = module(*harness.map_arrays(ms.Tensor, arguments))
-    return got, want
+    run = ms.jit(module.construct) if jit else module
+    return run(*harness.map_arrays(ms.Tensor, arguments)), want
 
 
 def agree(got, want):
@@ -401,6 +401,7 @@ _STEP = ("array", 7)
 _CALL = (TOKENS, None, _CONTEXT, None)
 
 
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("options", "call"),
     [
@@ -417,8 +418,8 @@ _CALL = (TOKENS, None, _CONTEXT, None)
         ),
     ],
 )
-def test_transformer_block(options, call):
-    agree(*both(their_attention.BasicTransformerBlock, attention.BasicTransformerBlock, **{**_BLOCK, **options}, call=call))
+def test_transformer_block(options, call, jit):
+    agree(*both(their_attention.BasicTransformerBlock, attention.BasicTransformerBlock, **{**_BLOCK, **options}, call=call, jit=jit))
 
 
 def test_transformer_over_a_map():
@@ -449,6 +450,7 @@ _STAGE = {"in_channels": 32, "out_channels": 32, "num_layers": 2, "resnet_groups
 _SPATIAL = {"resnet_time_scale_shift": "spatial", "temb_channels": 12}
 
 
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "options", "call"),
     [
@@ -467,11 +469,11 @@ _SPATIAL = {"resnet_time_scale_shift": "spatial", "temb_channels": 12}
         ("UNetMidBlock2DCrossAttn", {"cross_attention_dim": 16, "temb_channels": 12, "num_layers": 2}, (MAP, TEMB, _CONTEXT)),
     ],
 )
-def test_stage(name, options, call):
+def test_stage(name, options, call, jit):
     options = {**_STAGE, **options}
     if "Mid" in name:
         del options["out_channels"]
-    agree(*both(getattr(their_blocks, name), getattr(blocks, name), **options, call=call))
+    agree(*both(getattr(their_blocks, name), getattr(blocks, name), **options, call=call, jit=jit))
 
 
 def test_stage_up_by_a_residual_block():

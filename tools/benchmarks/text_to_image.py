@@ -86,6 +86,7 @@ def tiny(folder: Path, runs: int) -> None:
     )  # fmt: skip
 
 
+TINY = "block_out_channels=(32,), down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',)"
 LOAD = """
 import sys, time, psutil
 sys.path.insert(0, {root!r})
@@ -108,12 +109,12 @@ def load(folder: Path, runs: int) -> None:
     sides = {
         "ours": {
             "imports": "import mindspore, mindone_diffusers as md", "cls": "md.UNet2DConditionModel",
-            "warm": "md.UNet2DConditionModel(block_out_channels=(32,), down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',))",
+            "warm": f"md.UNet2DConditionModel({TINY})",
             "touch": "for p in model.parameters(): p.asnumpy().sum()",
         },
         "torch": {
             "imports": "import torch, diffusers", "cls": "diffusers.UNet2DConditionModel",
-            "warm": "diffusers.UNet2DConditionModel(block_out_channels=(32,), down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',))",
+            "warm": f"diffusers.UNet2DConditionModel({TINY})",
             "touch": "for p in model.parameters(): p.detach().numpy().sum()",
         },
     }  # fmt: skip
