@@ -215,6 +215,8 @@ CASES = [
         for spec in (("bool", shape), shape)
     ),
     masked(("bool", (10, 7)), scale=0.3),
+    case("scaled_dot_product_attention", (1, 2, 5, 40), (1, 2, 3, 40), (1, 2, 3, 40)),
+    case("scaled_dot_product_attention", (1, 2, 5, 64), (1, 1, 3, 64), (1, 1, 3, 64), attn_mask=T(("bool", (1, 1, 1, 3)))),
     masked((1, 1, 10, 1)),
     masked(("bool", (2, 1, 10, 1))),
 ]

@@ -62,7 +62,8 @@ def make_input(name: str, spec: Any) -> Any:
         if kind == "bool":
             return rng.random(rest[0]) < 0.7
         if kind == "array":
-            return np.array(rest[0])
+            array = np.array(rest[0])
+            return array.astype(np.float32) if array.dtype == np.float64 else array
         raise ValueError(f"Unknown input kind {kind!r} for {name!r}.")
     return spec
 

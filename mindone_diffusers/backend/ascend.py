@@ -161,13 +161,15 @@ def bmm(input, other, transpose_b):
 
 
 def attention(query, key, value, attn_mask, is_causal, scale):
-    """Flash attention where the kernel takes the inputs (float16 or bfloat16, head size up to 512), else two products.
+    """Flash attention where the kernel takes the inputs, else two products.
+
+    It takes float16 and bfloat16, one head size of at most 512 for query and value, and at most 256 heads.
 
     The kernel wants a head size that is a multiple of 16, a boolean mask of which 1 means *discard* and whose query
     axis is full, and an additive bias in the inputs' dtype through `real_shift`.
     """
     batch, heads, queries, head_size = query.shape
-    if query.dtype not in (ms.float16, ms.bfloat16) or head_size > 512:
+    if query.dtype not in (ms.float16, ms.bfloat16) or head_size > 512 or value.shape[-1] != head_size or heads > 256:
         key, value = grouped_heads(query, key, value)
         return attention_math(query, key, value, attn_mask, is_causal, scale)
     padding = -head_size % 16

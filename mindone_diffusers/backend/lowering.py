@@ -17,6 +17,73 @@ import mindspore as ms
 from mindspore.train.mind_ir_pb2 import AttributeProto, ModelProto, TensorProto
 
 
+# Operators that need no kernel.
+FRONT_END = ("Depend", "Load", "MakeTuple", "TupleGetItem", "UpdateState")
+
+# Ascend's operators, by the public function (under `mindspore`) whose documentation lists Ascend among its platforms.
+SOURCES = {
+    "Add": "mint.add",
+    "ArgMaxExt": "mint.argmax",
+    "AvgPool2D": "mint.nn.functional.avg_pool2d",
+    "BatchMatMul": "ops.BatchMatMul",
+    "BatchNormExt": "mint.nn.functional.batch_norm",
+    "BroadcastTo": "mint.broadcast_to",
+    "Cast": "ops.cast",
+    "ChunkView": "mint.chunk",
+    "ClampScalar": "mint.clamp",
+    "Concat": "mint.cat",
+    "ConstantPadND": "mint.nn.functional.pad",
+    "Conv2DExt": "mint.nn.functional.conv2d",
+    "Conv3DExt": "mint.nn.functional.conv3d",
+    "ConvTranspose2D": "mint.nn.functional.conv_transpose2d",
+    "CumsumExt": "mint.cumsum",
+    "Dense": "mint.nn.functional.linear",
+    "Div": "mint.div",
+    "EluExt": "mint.nn.functional.elu",
+    "Embedding": "mint.nn.functional.embedding",
+    "ExpandDims": "ops.expand_dims",
+    "FlashAttentionScore": "ops.flash_attention_score",
+    "GeluExt": "mint.nn.functional.gelu",
+    "Greater": "mint.gt",
+    "GreaterEqual": "mint.greater_equal",
+    "GroupNorm": "mint.nn.functional.group_norm",
+    "LayerNormExt": "mint.nn.functional.layer_norm",
+    "LeakyReLUExt": "mint.nn.functional.leaky_relu",
+    "LogicalNot": "mint.logical_not",
+    "LogicalOr": "mint.logical_or",
+    "MaxPoolWithMask": "mint.nn.functional.max_pool2d",
+    "MishExt": "mint.nn.functional.mish",
+    "Mul": "mint.mul",
+    "Muls": "mint.mul",
+    "PadV3": "ops.pad",
+    "ReLU": "mint.nn.functional.relu",
+    "ReduceAny": "mint.any",
+    **dict.fromkeys(("ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D"), "mint.nn.functional.pad"),
+    "RepeatInterleaveInt": "mint.repeat_interleave",
+    **dict.fromkeys(("ReplicationPad1D", "ReplicationPad2D", "ReplicationPad3D"), "mint.nn.functional.pad"),
+    "Reshape": "ops.reshape",
+    "RmsNorm": "ops.rms_norm",
+    "Select": "mint.where",
+    "SiLU": "mint.nn.functional.silu",
+    "Sigmoid": "mint.sigmoid",
+    "Softmax": "mint.nn.functional.softmax",
+    "SoftplusExt": "mint.nn.functional.softplus",
+    "SplitTensorView": "mint.split",
+    "SplitWithSizeView": "mint.split",
+    "Sqrt": "mint.sqrt",
+    "Squeeze": "ops.squeeze",
+    "StackExt": "mint.stack",
+    "StridedSlice": "ops.strided_slice",
+    "SumExt": "mint.sum",
+    "Tanh": "mint.tanh",
+    "Transpose": "mint.permute",
+    "Triu": "mint.triu",
+    **dict.fromkeys(("UpsampleBicubic2D", "UpsampleBilinear2D", "UpsampleLinear1D"), "mint.nn.functional.interpolate"),
+    **dict.fromkeys(("UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D"), "mint.nn.functional.interpolate"),
+    "UpsampleTrilinear3D": "mint.nn.functional.interpolate",
+}
+
+
 class TensorType(NamedTuple):
     """The shape of a tensor in the graph, and its dtype by MindSpore's name."""
 
@@ -56,6 +123,37 @@ def lower(cell: ms.nn.Cell, *inputs: Any) -> list[Node]:
                 nodes.append(Node(operator, tuple(values.get(name) for name in node.input)))
             values |= dict.fromkeys(node.output, value)
     return nodes
+
+
+def problems(nodes: Iterable[Node]) -> list[str]:
+    """What Ascend's kernels would refuse: operators not in `SOURCES`, and inputs outside the documented limits."""
+    found = []
+    for node in nodes:
+        if node.operator == "FlashAttentionScore":
+            found += [f"FlashAttentionScore: {problem}" for problem in _flash_attention(node.inputs)]
+        elif node.operator not in SOURCES and node.operator not in FRONT_END:
+            found.append(f"{node.operator}: not known to have an Ascend kernel")
+    return found
+
+
+def _flash_attention(inputs: tuple[Any, ...]) -> Iterator[str]:
+    """The limits in the documentation of `mindspore.ops.flash_attention_score`, for the layout BNSD."""
+    query, key, value, bias, _, _, discard, _, _, _, heads = inputs[:11]
+    batch, _, queries, size = query.shape
+    keys = key.shape[2]
+    if query.dtype not in ("float16", "bfloat16") or {key.dtype, value.dtype} != {query.dtype}:
+        yield f"dtypes {query.dtype}, {key.dtype}, {value.dtype}: expected float16 or bfloat16, all the same"
+    if size % 16 or size > 512 or key.shape[3] != size or value.shape[3] != size:
+        yield f"head sizes {size}, {key.shape[3]}, {value.shape[3]}: expected one multiple of 16, 512 at most"
+    if heads != query.shape[1] or heads > 256 or heads % key.shape[1] or key.shape != value.shape:
+        yield f"{heads} heads of a query {query.shape}, key {key.shape}, value {value.shape}"
+    if discard is not None:
+        if discard.dtype not in ("bool", "uint8"):
+            yield f"a mask of dtype {discard.dtype}: expected bool or uint8"
+        if discard.shape not in ((queries, keys), (batch, 1, queries, keys), (batch, heads, queries, keys)):
+            yield f"a mask of shape {discard.shape}: expected all {queries} queries and {keys} keys"
+    if bias is not None and (bias.dtype != query.dtype or bias.shape not in ((batch, heads, queries, keys), (1, heads, queries, keys))):
+        yield f"a bias {bias.dtype} {bias.shape}: expected {query.dtype} of shape {(batch, heads, queries, keys)}"
 
 
 def _tensor(proto: TensorProto) -> TensorType:

@@ -12,13 +12,12 @@ import mindone_diffusers  # noqa: F401  (CPU tuning)
 from mindone_diffusers import nn
 from mindone_diffusers.backend import cpu, native
 from mindone_diffusers.backend.table import table
-from mindone_diffusers.core.errors import UnsupportedError
 from mindone_diffusers.nn import functional
 
 torch = pytest.importorskip("torch")
 
 from tests.functional_cases import CASES, Case, T, as_tuple, prepare  # noqa: E402
-from tests.harness import make_state, rng_for  # noqa: E402
+from tests.harness import make_input, make_state, rng_for  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -124,3 +123,221 @@ def test_gradients(case, kernels):
 
     _, gradients = ms.value_and_grad(loss, grad_position=tuple(wanted))(*map(ms.Tensor, arrays))
     check(as_tuple(gradients), tuple(inputs[index].grad for index in wanted), 1e-4)
+
+
+# Half precision
+
+# Functions without a CPU kernel in float16, some for some arguments only.
+HALF = [case for case in CASES if case.function not in ("arange", "zeros", "ones", "full", "embedding")]
+
+
+@pytest.mark.parametrize("case", HALF, ids=str)
+def test_half_precision(case):
+    arrays, call = prepare(case)
+    halves = [array.astype(np.float16) if array.dtype == np.float32 else array for array in arrays]
+    if all(half is array for half, array in zip(halves, arrays)):
+        pytest.skip("no floating-point tensor")
+    outputs = as_tuple(call(*map(ms.Tensor, halves)))
+    wide = [torch.from_numpy(half.astype(array.dtype)) for half, array in zip(halves, arrays)]
+    expected = torch_outputs(case, wide)
+    assert all((output.dtype == ms.float16) == theirs.is_floating_point() for output, theirs in zip(outputs, expected))
+    check([output.astype(getattr(ms, str(theirs.dtype)[6:])) for output, theirs in zip(outputs, expected)], expected, 2e-3)
+
+
+# What the table does not say
+
+
+def test_every_function_has_cases():
+    public = {name for name, value in vars(functional).items() if inspect.isfunction(value) and not name.startswith("_")}
+    assert public == {case.function for case in CASES}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("case", [case for case in CASES if case.function == "scaled_dot_product_attention"], ids=str)
+def test_attention_in_chunks_of_queries(case, jit, monkeypatch):
+    for name in ("attention", "softmax"):
+        monkeypatch.setattr(table, name, getattr(cpu, name))
+    arrays, call = prepare(case)
+    batch, heads = arrays[0].shape[:2]
+    monkeypatch.setattr(cpu, "ATTENTION_SCORE_BYTES", batch * heads * arrays[1].shape[2] * 4 * 3)
+    output = (ms.jit(call) if jit else call)(*map(ms.Tensor, arrays))
+    check((output,), torch_outputs(case, list(map(torch.from_numpy, arrays))), 1e-5)
+
+
+def test_mask_and_causality_at_once(kernels):
+    query, key = (rng_for(name).standard_normal((2, 3, 6, 8)).astype(np.float32) for name in "qk")
+    keep = np.array([[True] * 4 + [False] * 2, [False] + [True] * 5])[:, None, None]
+    both = torch.from_numpy(keep) & torch.ones(6, 6, dtype=torch.bool).tril()
+    expected = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, (query, key, key)), both)
+    query, key, keep = map(ms.Tensor, (query, key, keep))
+    check((functional.scaled_dot_product_attention(query, key, key, keep, is_causal=True),), (expected,), 1e-5)
+
+
+def test_dropout_in_training():
+    values = ms.Tensor(np.ones((100, 1000), np.float32))
+    output = functional.dropout(values, 0.25).asnumpy()
+    assert set(np.unique(output).round(5)) == {0, np.float32(1 / 0.75).round(5)}
+    assert abs((output == 0).mean() - 0.25) < 0.01
+    gradient = ms.grad(lambda values: functional.dropout(values, 0.25).sum())(values).asnumpy()
+    assert set(np.unique(gradient).round(5)) == {0, np.float32(1 / 0.75).round(5)}
+
+
+X = ms.Tensor(np.zeros((1, 2, 4, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    "error, message, call",
+    [
+        (ValueError, "size or scale_factor", lambda: functional.interpolate(X)),
+        (ValueError, "size or scale_factor", lambda: functional.interpolate(X, size=2, scale_factor=2.0)),
+        (NotImplementedError, "area", lambda: functional.interpolate(X, size=2, mode="area")),
+        (ValueError, "trilinear", lambda: functional.interpolate(X, size=2, mode="trilinear")),
+        (ValueError, "mirror", lambda: functional.pad(X, (1, 1), mode="mirror")),
+        (ValueError, "reflect", lambda: functional.pad(X, (4, 0), mode="reflect")),
+        (ValueError, "dropout_p", lambda: functional.scaled_dot_product_attention(X, X, X, dropout_p=0.1)),
+        (ValueError, "p=2", lambda: functional.normalize(X, p=1.0)),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# Layers
+
+LAYERS = [
+    ("Linear", (5, 4), {}, (3, 5)),
+    ("Linear", (5, 4), {"bias": False}, (2, 3, 5)),
+    ("Conv1d", (4, 6, 3), {"padding": 1, "stride": 2}, (2, 4, 9)),
+    ("Conv1d", (4, 6, 3), {"dilation": 2, "groups": 2, "bias": False}, (2, 4, 9)),
+    ("Conv2d", (4, 6, 3), {}, (2, 4, 7, 8)),
+    ("Conv2d", (4, 6, (3, 1), (2, 1), (1, 0)), {}, (2, 4, 7, 8)),
+    ("Conv2d", (4, 6), {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 1, "groups": 2, "bias": False}, (2, 4, 7, 8)),
+    ("Conv3d", (4, 6, (3, 1, 1)), {"padding": (1, 0, 0)}, (1, 4, 5, 6, 7)),
+    ("ConvTranspose2d", (4, 6, 4, 2, 1), {}, (2, 4, 5, 6)),
+    ("ConvTranspose2d", (4, 6, 3), {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2, "bias": False}, (2, 4, 5, 6)),
+    ("Embedding", (9, 4), {}, ("int", (2, 5), 9)),
+    ("GroupNorm", (2, 6), {}, (2, 6, 7, 8)),
+    ("GroupNorm", (3, 6), {"eps": 1e-3, "affine": False}, (2, 6, 7)),
+    ("LayerNorm", (8,), {}, (2, 3, 8)),
+    ("LayerNorm", ((3, 8),), {"eps": 1e-3, "bias": False}, (2, 3, 8)),
+    ("LayerNorm", (8, 1e-6, False), {}, (2, 3, 8)),
+    ("RMSNorm", (8,), {}, (2, 3, 8)),
+    ("RMSNorm", ([3, 8],), {"eps": 1e-3, "elementwise_affine": False}, (2, 3, 8)),
+    ("BatchNorm2d", (6,), {}, (2, 6, 7, 8)),
+    ("BatchNorm2d", (6, 1e-3), {}, (2, 6, 7, 8)),
+    ("Dropout", (0.3,), {}, (3, 5)),
+    ("SiLU", (), {}, (3, 5)),
+    ("GELU", (), {}, (3, 5)),
+    ("GELU", (), {"approximate": "tanh"}, (3, 5)),
+    ("ReLU", (), {}, (3, 5)),
+    ("LeakyReLU", (), {}, (3, 5)),
+    ("LeakyReLU", (0.2,), {}, (3, 5)),
+    ("Mish", (), {}, (3, 5)),
+    ("Sigmoid", (), {}, (3, 5)),
+    ("Tanh", (), {}, (3, 5)),
+    ("Identity", (), {}, (3, 5)),
+    ("AvgPool2d", (2,), {}, (2, 6, 7, 8)),
+    ("AvgPool2d", (3,), {"stride": 1, "padding": 1}, (2, 6, 7, 8)),
+    ("Upsample", (), {"scale_factor": 2.0}, (2, 6, 7, 8)),
+    ("Upsample", ((9, 9),), {"mode": "bilinear", "align_corners": True}, (2, 6, 7, 8)),
+]
+
+
+def layer_id(value) -> str:
+    return str(value).replace(" ", "")
+
+
+@pytest.mark.parametrize("name, arguments, keywords, shape", LAYERS, ids=layer_id)
+def test_layer(name, arguments, keywords, shape):
+    ours, theirs = getattr(nn, name)(*arguments, **keywords), getattr(torch.nn, name)(*arguments, **keywords).eval()
+    expected = {key: tuple(value.shape) for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert {key: value.shape for key, value in ours.parameters_and_names()} == expected
+    assert all(parameter.name == key for key, parameter in ours.parameters_and_names())
+    state = {key: np.abs(value) if key == "running_var" else value for key, value in make_state(expected).items()}
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()}, strict=False)
+    for key, parameter in ours.parameters_and_names():
+        parameter.set_data(ms.Tensor(state[key]))
+    inputs = make_input("x", shape)
+    ours.eval()
+    expected = (theirs(torch.from_numpy(inputs)),)
+    check((ours(ms.Tensor(inputs)),), expected, 1e-5)
+    check((ms.jit(ours)(ms.Tensor(inputs)),), expected, 1e-5)
+
+
+def test_every_layer_has_cases():
+    layers = {name for name in nn.__all__ if inspect.isclass(getattr(nn, name))}
+    assert layers - {"Module", "ModuleList", "Sequential"} == {name for name, *_ in LAYERS}
+
+
+def test_containers_name_their_children_as_torch_does():
+    def build(library):
+        return library.Sequential(library.Linear(2, 3), library.ModuleList([library.Linear(3, 3), library.SiLU(), library.Linear(3, 1)]))
+
+    ours = build(nn)
+    assert [key for key, _ in ours.parameters_and_names()] == list(build(torch.nn).state_dict())
+    names = [name for name, _ in build(torch.nn).named_modules()]
+    assert [name for name, _ in ours.named_modules()] == names
+
+
+def test_children_added_later_are_named_as_torch_does():
+    def build(library):
+        outer = library.ModuleList([])
+        for _ in range(2):
+            inner = library.ModuleList([])
+            inner.append(library.Linear(2, 2))
+            outer.append(inner)
+        return outer
+
+    assert [key for key, _ in build(nn).parameters_and_names()] == list(build(torch.nn).state_dict())
+
+
+INITIALISED = [
+    ("Linear", (64, 300), {}),
+    ("Conv1d", (32, 128, 5), {}),
+    ("Conv2d", (32, 128, 3), {"groups": 2}),
+    ("Conv3d", (16, 64, 3), {}),
+    ("ConvTranspose2d", (64, 32, 4), {}),
+    ("Embedding", (500, 64), {}),
+    ("GroupNorm", (2, 64), {}),
+    ("LayerNorm", (64,), {}),
+    ("RMSNorm", (64,), {}),
+    ("BatchNorm2d", (64,), {}),
+]
+
+
+@pytest.mark.parametrize("name, arguments, keywords", INITIALISED, ids=layer_id)
+def test_initial_distribution(name, arguments, keywords):
+    torch.manual_seed(0)
+    ours, theirs = getattr(nn, name)(*arguments, **keywords), getattr(torch.nn, name)(*arguments, **keywords).state_dict()
+    generator = np.random.default_rng(0)
+    for key, parameter in ours.parameters_and_names():
+        nn.initialize(parameter, generator)
+        actual, expected = parameter.asnumpy(), theirs[key].numpy()
+        scale = expected.std() + np.abs(expected).max()
+        assert abs(actual.mean() - expected.mean()) <= 6 * expected.std() / np.sqrt(actual.size)
+        assert abs(actual.std() - expected.std()) <= 8 * expected.std() / np.sqrt(actual.size)
+        tail = 0.5 if name == "Embedding" else 10 / actual.size  # a normal distribution has no bound
+        assert abs(np.abs(actual).max() - np.abs(expected).max()) <= tail * scale
+
+
+def test_layers_allocate_nothing():
+    script = """
+import psutil
+from mindone_diffusers import nn
+nn.Linear(4, 4)
+before = psutil.Process().memory_info().rss
+layer = nn.Linear(20000, 20000)
+print(psutil.Process().memory_info().rss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 10e6
+
+
+def test_parameter_dtype():
+    with nn.parameter_dtype(ms.float16):
+        layer = nn.Linear(3, 4)
+    assert {parameter.dtype for parameter in layer.parameters()} == {ms.float16}
+    nn.initialize(layer.weight, np.random.default_rng(0))
+    assert layer.weight.dtype == ms.float16
+    assert nn.Linear(3, 4).weight.dtype == ms.float32

@@ -341,8 +341,8 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             _cast(timestep_cond, dtype),
             attention_mask,
             _mutable(_cast(cross_attention_kwargs, dtype)),
-            # time_ids are timesteps: they stay as they are until they are embedded.
-            _mutable({name: value if name == "time_ids" else _cast(value, dtype) for name, value in added.items()}),
+            # time_ids are timesteps: not in the model's dtype until they are embedded.
+            _mutable({name: _cast(value, ms.float32 if name == "time_ids" else dtype) for name, value in added.items()}),
             _mutable(_cast(residuals, dtype)),
             _cast(mid_block_additional_residual, dtype),
             _mutable(_cast(intrablock, dtype)),
