@@ -143,7 +143,7 @@ CASES = [
         case("interpolate", shape, **size, mode=mode, align_corners=align)
         for shape, mode in ((X1, "linear"), (X2, "bilinear"), (X2, "bicubic"), (X3, "trilinear"))
         for align in (None, True)
-        for size in ({"scale_factor": 2.0}, {"size": 5}, {"size": 13}, {"scale_factor": 1.7}, {"scale_factor": 0.6}, {"size": 1})
+        for size in ({"scale_factor": 2.0}, {"size": 13}, {"scale_factor": 1.7}, {"scale_factor": 0.6}, {"size": 1})
     ),
     case("avg_pool2d", X2, kernel_size=2),
     case("avg_pool2d", X2, kernel_size=2, stride=2),

@@ -17,6 +17,17 @@ import transformers  # noqa: E402
 
 import mindone_diffusers  # noqa: E402
 
+HEAD = """# What is here, compared with PyTorch diffusers 0.42.1
+
+Made by `python tools/api_report.py`: the constructor's, the call's and the main methods' arguments, names, order and defaults; then
+the public methods and properties that diffusers has and we have not (yet). `tests/parity/test_api.py` fails on a difference that is
+not listed here with its reason. Renamed: `torch_dtype` is `mindspore_dtype` (`dtype` and `torch_dtype` are accepted too),
+`output_type="pt"` is `"ms"` (`"pt"` is accepted too), `forward` is `__call__`.
+
+| class | arguments and defaults | not here yet |
+|---|---|---|
+"""
+
 # Our name for upstream's.
 METHODS = {"forward": "__call__"}
 
@@ -107,15 +118,7 @@ def main() -> int:
         rows.append(f"| `{name}`{origin} | {shown} | {', '.join(f'`{method}`' for method in missing) or 'none'} |")
         print(f"{name}: {shown}")
     if not arguments.check:
-        text = (
-            "# What is here, compared with PyTorch diffusers 0.42.1\n\n"
-            "Made by `python tools/api_report.py`: the constructor's, the call's and the main methods' arguments, names, order and defaults;\n"
-            "then the public methods and properties that diffusers has and we have not (yet). `tests/parity/test_api.py` fails on a\n"
-            "difference that is not listed here with its reason. Renamed: `torch_dtype` is `mindspore_dtype` (`dtype` and `torch_dtype` are\n"
-            'accepted too), `output_type="pt"` is `"ms"` (`"pt"` is accepted too), `forward` is `__call__`.\n\n'
-            "| class | arguments and defaults | not here yet |\n|---|---|---|\n"
-        )
-        (ROOT / "docs" / "support.md").write_text(text + "\n".join(rows) + "\n")
+        (ROOT / "docs" / "support.md").write_text(HEAD + "\n".join(rows) + "\n")
     return 1 if arguments.check and wrong else 0
 
 

@@ -17,9 +17,7 @@ def linear(input, weight, bias):
 
 
 def conv1d(input, weight, bias, stride, padding, dilation, groups):
-    output = conv2d(
-        input.expand_dims(2), weight.expand_dims(2), bias, (1,) + stride, (0,) + padding, (1,) + dilation, groups
-    )
+    output = conv2d(input.expand_dims(2), weight.expand_dims(2), bias, (1,) + stride, (0,) + padding, (1,) + dilation, groups)
     return output.squeeze(2)
 
 

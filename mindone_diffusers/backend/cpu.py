@@ -22,9 +22,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def conv1d(input, weight, bias, stride, padding, dilation, groups):
-    output = conv2d(
-        input.expand_dims(2), weight.expand_dims(2), bias, (1,) + stride, (0,) + padding, (1,) + dilation, groups
-    )
+    output = conv2d(input.expand_dims(2), weight.expand_dims(2), bias, (1,) + stride, (0,) + padding, (1,) + dilation, groups)
     return output.squeeze(2)
 
 
@@ -45,9 +43,9 @@ def conv_transpose2d(input, weight, bias, stride, padding, output_padding, group
     )
     pad = (padding[0], padding[0], padding[1], padding[1])
     # The primitive is a convolution's gradient: its out_channel is that convolution's, our in_channels.
-    output = ops.Conv2DTranspose(
-        weight.shape[0], kernel, pad_mode="pad", pad=pad, stride=stride, dilation=dilation, group=groups
-    )(input, weight, (batch, out_channels) + size)
+    output = ops.Conv2DTranspose(weight.shape[0], kernel, pad_mode="pad", pad=pad, stride=stride, dilation=dilation, group=groups)(
+        input, weight, (batch, out_channels) + size
+    )
     return output if bias is None else ops.BiasAdd()(output, bias)
 
 

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import mindspore as ms
 from mindspore.train.mind_ir_pb2 import AttributeProto, ModelProto, TensorProto
 
-
 # Operators that need no kernel.
 FRONT_END = ("Depend", "Load", "MakeTuple", "TupleGetItem", "UpdateState")
 

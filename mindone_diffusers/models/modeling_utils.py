@@ -11,6 +11,7 @@ import numpy as np
 from .. import nn
 from ..backend import graph
 from ..backend.device import check_device, device_target
+from ..backend.precision import runnable_dtype
 from ..core import dtypes, hub, weights
 from ..core.errors import ConfigError, UnsupportedError
 from ..core.files import replaced_folder
@@ -123,6 +124,7 @@ class ModelMixin(nn.Module):
         dtype, device = dtype_and_device(*args, **kwargs)
         if device is not None:
             check_device(device)
+        dtype = runnable_dtype(dtype)
         if dtype is not None and dtype != self.dtype:
             for name, parameter in self.parameters_and_names():
                 if not self._keeps_fp32(name):
@@ -211,7 +213,7 @@ class ModelMixin(nn.Module):
         Args:
             pretrained_model_name_or_path: folder, or repository name on the hub.
             mindspore_dtype: dtype of the parameters (`dtype` is the same; `torch_dtype` takes a torch dtype or its name).
-                Default float32.
+                Default float32, which the CPU also takes for bfloat16.
             variant: e.g. "fp16", for files named `diffusion_pytorch_model.fp16.safetensors`.
             use_safetensors: only None and True are possible; pickles are never read.
             ignore_mismatched_sizes: leave parameters whose shape differs from the file's at their default distribution.
@@ -226,7 +228,7 @@ class ModelMixin(nn.Module):
         """
         if use_safetensors is False:
             raise UnsupportedError("use_safetensors=False asks for a pickle, and pickles are never loaded at run time. Leave it out.")
-        dtype = dtypes.resolve_dtype_arguments(mindspore_dtype, dtype, torch_dtype) or ms.float32
+        dtype = runnable_dtype(dtypes.resolve_dtype_arguments(mindspore_dtype, dtype, torch_dtype) or ms.float32)
         files = {
             "subfolder": subfolder, "revision": revision, "token": token, "cache_dir": cache_dir,
             "local_files_only": local_files_only, "force_download": force_download,

@@ -31,28 +31,20 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """Input (N, C, L), weight (out, C / groups, k)."""
-    return table.conv1d(
-        input, weight, bias, _tuple(stride, 1), _tuple(padding, 1), _tuple(dilation, 1), groups
-    )
+    return table.conv1d(input, weight, bias, _tuple(stride, 1), _tuple(padding, 1), _tuple(dilation, 1), groups)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """Input (N, C, H, W), weight (out, C / groups, kh, kw)."""
-    return table.conv2d(
-        input, weight, bias, _tuple(stride, 2), _tuple(padding, 2), _tuple(dilation, 2), groups
-    )
+    return table.conv2d(input, weight, bias, _tuple(stride, 2), _tuple(padding, 2), _tuple(dilation, 2), groups)
 
 
 def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """Input (N, C, D, H, W), weight (out, C / groups, kd, kh, kw)."""
-    return table.conv3d(
-        input, weight, bias, _tuple(stride, 3), _tuple(padding, 3), _tuple(dilation, 3), groups
-    )
+    return table.conv3d(input, weight, bias, _tuple(stride, 3), _tuple(padding, 3), _tuple(dilation, 3), groups)
 
 
-def conv_transpose2d(
-    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
-) -> Tensor:
+def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1) -> Tensor:
     """Input (N, C, H, W), weight (C, out / groups, kh, kw)."""
     return table.conv_transpose2d(
         input, weight, bias, _tuple(stride, 2), _tuple(padding, 2), _tuple(output_padding, 2), groups,

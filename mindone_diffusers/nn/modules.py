@@ -219,9 +219,7 @@ class ConvTranspose2d(Module):
         self.bias = Parameter((out_channels,), _uniform(bound)) if bias else None
 
     def construct(self, input: Tensor) -> Tensor:
-        return F.conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        )
+        return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
 
 
 class Embedding(Module):

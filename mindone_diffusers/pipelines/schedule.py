@@ -27,7 +27,7 @@ def retrieve_timesteps(
         kwargs: passed to `scheduler.set_timesteps`.
 
     Raises:
-        ConfigError: both are given, or the scheduler does not take them.
+        ConfigError: both are given, there is less than one step, or the scheduler does not take them.
     """
     if timesteps is not None and sigmas is not None:
         raise ConfigError("`timesteps` and `sigmas` are both given: pass one of them")
@@ -38,6 +38,8 @@ def retrieve_timesteps(
     if custom:
         scheduler.set_timesteps(**custom, **kwargs)
         num_inference_steps = len(scheduler.timesteps)
+    elif num_inference_steps < 1:
+        raise ConfigError(f"num_inference_steps is {num_inference_steps}; expected at least 1")
     else:
         scheduler.set_timesteps(num_inference_steps, **kwargs)
     return scheduler.timesteps, num_inference_steps

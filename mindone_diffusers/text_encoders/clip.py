@@ -275,9 +275,7 @@ class _CLIPVisionModel(PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = (*_SPARE, r"^(visual_projection|text_model|text_projection|logit_scale)(\.|$)")
     output_class: ClassVar[type[BaseOutput]]
 
-    def __call__(
-        self, pixel_values: Tensor | np.ndarray, output_hidden_states: bool | None = None, return_dict: bool = True
-    ) -> Any:
+    def __call__(self, pixel_values: Tensor | np.ndarray, output_hidden_states: bool | None = None, return_dict: bool = True) -> Any:
         """
         Args:
             pixel_values: images as CLIPImageProcessor gives them, (batch, channels, image_size, image_size).

@@ -127,8 +127,7 @@ def test_gradients(case, kernels):
 
 # Half precision
 
-# Functions without a CPU kernel in float16, some for some arguments only.
-HALF = [case for case in CASES if case.function not in ("arange", "zeros", "ones", "full", "embedding")]
+HALF = [case for case in CASES if case.function not in ("arange", "zeros", "ones", "full")]
 
 
 @pytest.mark.parametrize("case", HALF, ids=str)
@@ -155,8 +154,7 @@ def test_every_function_has_cases():
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("case", [case for case in CASES if case.function == "scaled_dot_product_attention"], ids=str)
 def test_attention_in_chunks_of_queries(case, jit, monkeypatch):
-    for name in ("attention", "softmax"):
-        monkeypatch.setattr(table, name, getattr(cpu, name))
+    monkeypatch.setattr(table, "attention", cpu.attention)
     arrays, call = prepare(case)
     batch, heads = arrays[0].shape[:2]
     monkeypatch.setattr(cpu, "ATTENTION_SCORE_BYTES", batch * heads * arrays[1].shape[2] * 4 * 3)

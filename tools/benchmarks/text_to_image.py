@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 at full size (seeded random weights, float32, CPU): ours and PyTorch side by side in one run.
 
-    python tools/benchmarks/text_to_image.py [unet vae tiny load import] [--runs 3] [--folder DIR]
+    python tools/benchmarks/text_to_image.py [import load unet vae tiny pipeline] [--runs 3] [--folder DIR]
 
 Prints seconds and ratios to PyTorch eager. `--folder` keeps the seeded checkpoints (4 GB) for the next run.
 """
@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 from common import SD15_UNET, SD15_VAE, alternate, report, save_seeded  # noqa: E402
 
-BENCHMARKS = ("import", "load", "unet", "vae", "tiny")
+BENCHMARKS = ("import", "load", "unet", "vae", "tiny", "pipeline")
 
 
 def compare(title: str, ours, theirs, runs: int) -> None:
@@ -144,6 +144,62 @@ def import_time(folder: Path, runs: int) -> None:
         print(f"  {statement:28s} best {min(seconds):6.3f} s   median {np.median(seconds):6.3f} s", flush=True)
 
 
+PIPELINE = """
+import resource, sys, time
+import numpy as np
+sys.path.insert(0, {root!r})
+{imports}
+start = time.perf_counter()
+pipe = {load}
+pipe.set_progress_bar_config(disable=True)
+loaded = time.perf_counter() - start
+latents = np.random.default_rng(0).standard_normal((1, 4, 64, 64)).astype(np.float32)
+image = pipe("a lighthouse at dusk", num_inference_steps=3, latents={tensor}(latents), output_type="np").images
+np.save({output!r}, image)
+print(loaded, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def pipeline(folder: Path, runs: int) -> None:
+    """A whole picture of 512x512, 3 steps with guidance; each side in a process of its own."""
+    import mindone_diffusers as md
+
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))
+    from first_picture import make_tokenizer
+
+    path = folder / "pipeline"
+    if not path.exists():
+        save_seeded(md.UNet2DConditionModel, SD15_UNET, folder / "unet")
+        save_seeded(md.AutoencoderKL, SD15_VAE, folder / "vae")
+        text_encoder = md.CLIPTextModel(hidden_size=768, intermediate_size=3072, num_attention_heads=12, bos_token_id=512, eos_token_id=513)
+        text_encoder.fill_parameters(0)
+        scheduler = md.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1)
+        md.StableDiffusionPipeline(
+            md.AutoencoderKL.from_pretrained(folder / "vae"), text_encoder, make_tokenizer(folder / "tokenizer"),
+            md.UNet2DConditionModel.from_pretrained(folder / "unet"), scheduler, None, None, requires_safety_checker=False,
+        ).save_pretrained(path)  # fmt: skip
+    print("StableDiffusionPipeline, SD1.5 size, one 512x512 picture, 3 PNDM steps (4 UNet calls) with guidance, a process each")
+    root, images = str(Path(__file__).resolve().parents[2]), {}
+    load = f"StableDiffusionPipeline.from_pretrained({str(path)!r}, safety_checker=None, requires_safety_checker=False)"
+    sides = {
+        "ours, graph": ("import mindspore as ms, mindone_diffusers as md", f"md.{load}.enable_graph_mode()", "ms.Tensor"),
+        "ours, eager": ("import mindspore as ms, mindone_diffusers as md", f"md.{load}", "ms.Tensor"),
+        "torch": ("import torch, diffusers", f"diffusers.{load}", "torch.from_numpy"),
+    }
+    for name, (imports, loading, tensor) in sides.items():
+        output = str(folder / f"{name}.npy")
+        code = PIPELINE.format(root=root, imports=imports, load=loading, tensor=tensor, output=output)
+        printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        loaded, total, peak = map(float, printed.split()[-3:])
+        images[name] = np.load(output)
+        difference = f"{np.abs(images[name] - images['ours, graph']).max():.1e}"
+        print(
+            f"  {name:12s} load {loaded:6.2f} s   all {total:7.2f} s (compilation included)   peak memory {peak:5.2f} GiB   "
+            f"largest difference from ours {difference}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("benchmarks", nargs="*", help=f"which of {', '.join(BENCHMARKS)} (all by default)")
@@ -155,10 +211,10 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown benchmarks {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
 
-    functions = {"import": import_time, "load": load, "unet": unet, "vae": vae, "tiny": tiny}
+    functions = {"import": import_time, "load": load, "unet": unet, "vae": vae, "tiny": tiny, "pipeline": pipeline}
     with tempfile.TemporaryDirectory() as temporary:
         for name in chosen:
-            if name not in ("import", "load"):
+            if name in ("unet", "vae", "tiny"):
                 import torch
 
                 torch.set_grad_enabled(False)

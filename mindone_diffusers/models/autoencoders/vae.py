@@ -343,9 +343,7 @@ def blend(before: Tensor, after: Tensor, extent: int, axis: int) -> Tensor:
     return F.cat([seam, after.narrow(axis, extent, after.shape[axis] - extent)], axis)
 
 
-def map_tiles(
-    function: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride: int, extent: int, limit: int, least: int = 1
-) -> Tensor:
+def map_tiles(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride: int, extent: int, limit: int, least: int = 1) -> Tensor:
     """Apply `function` to overlapping tiles of images and put its results together.
 
     A result is blended over `extent` places with the one above, then with the one on its left, as these were blended themselves,

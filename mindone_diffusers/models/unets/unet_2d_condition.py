@@ -310,9 +310,10 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             return_dict: return `UNet2DConditionOutput`, else a tuple.
 
         Raises:
-            ValueError: an input that the configuration needs is missing.
+            ValueError: an input that the configuration needs is missing, or one has another shape than the model takes.
         """
         dtype = self.dtype
+        self._check_shapes(sample, encoder_hidden_states)
         if self.class_embedding is not None and class_labels is None:
             raise ValueError("This model has a class embedding (class_embed_type or num_class_embeds): give class_labels.")
         added = {name: value for name, value in (added_cond_kwargs or {}).items() if value is not None}
@@ -349,6 +350,18 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             encoder_attention_mask,
         )
         return UNet2DConditionOutput(sample=output[0]) if return_dict else output
+
+    def _check_shapes(self, sample: Tensor, encoder_hidden_states: Tensor | None) -> None:
+        channels = self.config.in_channels - (4 if self.addition_embed_type == "image_hint" else 0)
+        if sample.ndim != 4 or sample.shape[1] != channels:
+            raise ValueError(f"sample has the shape {sample.shape}; expected (batch, {channels}, height, width).")
+        if encoder_hidden_states is None or self.encoder_hid_dim_type is not None or not isinstance(self.config.cross_attention_dim, int):
+            return
+        if encoder_hidden_states.ndim != 3 or encoder_hidden_states.shape[2] != self.config.cross_attention_dim:
+            raise ValueError(
+                f"encoder_hidden_states has the shape {encoder_hidden_states.shape}; expected (batch, tokens, "
+                f"{self.config.cross_attention_dim}): is the text encoder this model's?"
+            )
 
     def construct(
         self,
