@@ -184,9 +184,9 @@ def interpolate(
         raise ValueError(f"interpolate's mode {mode!r} is not for an input of shape {input.shape}.")
     scales = None
     if size is None:
-        scales = _tuple(scale_factor, len(spatial))
-        sizes = ()
-        for length, factor in zip(spatial, scales):
+        scales, sizes = (), ()
+        for length, factor in zip(spatial, _tuple(scale_factor, len(spatial))):
+            scales += (float(factor),)
             sizes += (int(math.floor(length * factor)),)
     else:
         sizes = _tuple(size, len(spatial))
