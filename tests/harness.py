@@ -14,7 +14,7 @@ A case is data (see `tests/cases/`):
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,14 @@ def make_input(name: str, spec: Any) -> Any:
 
 def make_inputs(case: Mapping[str, Any]) -> dict[str, Any]:
     return {name: make_input(name, spec) for name, spec in case["inputs"].items()}
+
+
+def calls(case: Mapping[str, Any], convert: Callable[[np.ndarray], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The case's calls with their arguments, whose arrays are converted to the framework's tensors."""
+    inputs = map_arrays(convert, make_inputs(case))
+    for call in case.get("calls", ("__call__",)):
+        names = case.get("arguments", {}).get(call, inputs)
+        yield call, {name: value for name, value in inputs.items() if name in names}
 
 
 def map_arrays(convert, value: Any) -> Any:

@@ -26,10 +26,8 @@ def run(model, case: Mapping[str, Any], dtype=None) -> dict[str, dict[str, np.nd
         tensor = ms.Tensor(array)
         return tensor.astype(dtype) if dtype is not None and array.dtype == np.float32 else tensor
 
-    inputs = harness.map_arrays(to_tensor, harness.make_inputs(case))
     outputs = {}
-    for call in case.get("calls", ("__call__",)):
-        arguments = {key: value for key, value in inputs.items() if key in case.get("arguments", {}).get(call, inputs)}
+    for call, arguments in harness.calls(case, to_tensor):
         output = getattr(model, call)(**arguments)
         outputs[call] = harness.flatten_output(output, lambda tensor: tensor.astype(ms.float32).asnumpy())
     return outputs

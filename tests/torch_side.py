@@ -37,10 +37,8 @@ def build(case: Mapping[str, Any], device: str = "cpu") -> torch.nn.Module:
 @torch.no_grad()
 def run(model: torch.nn.Module, case: Mapping[str, Any], device: str = "cpu") -> dict[str, dict[str, np.ndarray]]:
     """Outputs of the case's calls: {"call": {"field": array}}."""
-    inputs = harness.map_arrays(lambda array: torch.from_numpy(array).to(device), harness.make_inputs(case))
     to_numpy = lambda tensor: tensor.float().cpu().numpy()  # noqa: E731
     outputs = {}
-    for call in case.get("calls", ("__call__",)):
-        arguments = {key: value for key, value in inputs.items() if key in case.get("arguments", {}).get(call, inputs)}
+    for call, arguments in harness.calls(case, lambda array: torch.from_numpy(array).to(device)):
         outputs[call] = harness.flatten_output(getattr(model, call)(**arguments), to_numpy)
     return outputs

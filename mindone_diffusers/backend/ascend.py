@@ -114,8 +114,8 @@ def interpolate_nearest(input, size):
 
 def interpolate(input, size, scale_factor, mode, align_corners):
     if scale_factor is not None:
-        return F.interpolate(input, None, scale_factor, mode, None if mode == "nearest" else align_corners)
-    return F.interpolate(input, size, None, mode, None if mode == "nearest" else align_corners)
+        size = None
+    return F.interpolate(input, size, scale_factor, mode, None if mode == "nearest" else align_corners)
 
 
 def avg_pool2d(input, kernel_size, stride, padding):

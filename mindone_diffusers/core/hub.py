@@ -174,10 +174,8 @@ def _no_weights(
     elif hub.get("local_files_only"):
         names = []
     else:
-        import huggingface_hub
-
         try:
-            paths = huggingface_hub.list_repo_files(str(path_or_repo), revision=hub.get("revision"), token=hub.get("token"))
+            paths = list_files(path_or_repo, revision=hub.get("revision"), token=hub.get("token"))
         except Exception:  # whatever the network does, the error at hand is the one to report
             return error
         prefix = f"{subfolder}/" if subfolder else ""

@@ -63,12 +63,12 @@ def lower_case(case) -> tuple[dict[str, int], list[str]]:
         raise Captured(core, inputs)
 
     model._run = capture
-    inputs = harness.map_arrays(
-        lambda array: ms.Tensor(array, ms.float16 if array.dtype == np.float32 else None), harness.make_inputs(case)
-    )
+
+    def to_tensor(array: np.ndarray) -> ms.Tensor:
+        return ms.Tensor(array, ms.float16 if array.dtype == np.float32 else None)
+
     counts, found = {}, []
-    for call in case.get("calls", ("__call__",)):
-        arguments = {key: value for key, value in inputs.items() if key in case.get("arguments", {}).get(call, inputs)}
+    for call, arguments in harness.calls(case, to_tensor):
         try:
             getattr(model, call)(**arguments)
         except Captured as captured:

@@ -1,12 +1,10 @@
 """What makes the denoising loop fast: one compilation, and nothing in it that waits for the device."""
 
-import importlib.util
-from pathlib import Path
-
 import mindspore as ms
 import numpy as np
 import pytest
 
+from examples.first_picture import write_tiny_checkpoint
 from mindone_diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -28,11 +26,7 @@ HOST_READS = ("asnumpy", "numpy", "item", "tolist", "__bool__", "__int__", "__fl
 
 @pytest.fixture(scope="module")
 def pipe(tmp_path_factory):
-    path = Path(__file__).parents[2] / "examples" / "first_picture.py"
-    spec = importlib.util.spec_from_file_location("first_picture", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    pipe = StableDiffusionPipeline.from_pretrained(example.write_tiny_checkpoint(tmp_path_factory.mktemp("tiny-sd")))
+    pipe = StableDiffusionPipeline.from_pretrained(write_tiny_checkpoint(tmp_path_factory.mktemp("tiny-sd")))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

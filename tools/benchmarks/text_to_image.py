@@ -163,9 +163,7 @@ print(loaded, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SE
 def pipeline(folder: Path, runs: int) -> None:
     """A whole picture of 512x512, 3 steps with guidance; each side in a process of its own."""
     import mindone_diffusers as md
-
-    sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))
-    from first_picture import make_tokenizer
+    from examples.first_picture import make_tokenizer
 
     path = folder / "pipeline"
     if not path.exists():
