@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from .cases import CASES, run
+from .cases import CASES
+from .runner import run
 
 
 def record(device: str) -> dict[str, np.ndarray]:

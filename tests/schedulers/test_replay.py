@@ -9,7 +9,8 @@ from safetensors import safe_open
 import mindone_diffusers
 from mindone_diffusers import Generator
 
-from .cases import CASES, Case, compare, run
+from .cases import CASES
+from .runner import Case, compare, run
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "schedulers.safetensors"
 

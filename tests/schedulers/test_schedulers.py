@@ -11,7 +11,8 @@ from mindone_diffusers import Generator
 from mindone_diffusers.core.errors import CheckpointError, ConfigError, UnsupportedError
 from mindone_diffusers.schedulers import AysSchedules, KarrasDiffusionSchedulers, tables
 
-from .cases import CASES, SD, Case, deviation, run
+from .cases import CASES
+from .runner import SD, Case, deviation, run
 
 CLASSES = sorted({case.scheduler for case in CASES})
 STOCHASTIC = {"DDIMScheduler": {"eta": 1.0}, "EulerDiscreteScheduler": {"s_churn": 5.0}, "EulerAncestralDiscreteScheduler": {}}
