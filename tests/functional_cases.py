@@ -191,6 +191,7 @@ CASES = [
     case("where", ("bool", (3, 4)), (3, 4), (3, 4)),
     case("where", ("bool", (3, 1)), (3, 4), 0.0),
     case("where", ("bool", (3, 4)), 1.0, (4,)),
+    case("detach", (3, 7)),
     case("argmax", (3, 7), dim=-1),
     case("argmax", ("int", (3, 7), 20), dim=0),
     case("argmax", (2, 3, 4), dim=1),

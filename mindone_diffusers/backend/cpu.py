@@ -137,17 +137,28 @@ def pad_indices(length: int, before: int, after: int, mode: str) -> Tensor:
 
 
 def pad(input, padding, mode, value):
-    sides = ()
     for side in range(0, len(padding), 2):
         axis = input.ndim - 1 - side // 2
         before, after = padding[side], padding[side + 1]
         if mode != "constant":
             if before or after:
                 input = ops.gather(input, pad_indices(input.shape[axis], before, after, mode), axis)
-        elif before < 0 or after < 0:  # MindSpore's kernel takes memory from elsewhere, or hangs
+            continue
+        if before < 0 or after < 0:
             input = input.narrow(axis, max(-before, 0), input.shape[axis] + min(before, 0) + min(after, 0))
-        sides += (max(before, 0), max(after, 0))
-    return ops.pad(input, sides, mode, value) if mode == "constant" else input
+        # Not MindSpore's kernel: with negative sides, which its gradient has, it takes memory from elsewhere, or hangs.
+        parts = ()
+        if before > 0:
+            parts += (_filled(input, axis, before, value),)
+        parts += (input,)
+        if after > 0:
+            parts += (_filled(input, axis, after, value),)
+        input = ops.concat(parts, axis) if len(parts) > 1 else input
+    return input
+
+
+def _filled(input, axis, length, value):
+    return ops.full(input.shape[:axis] + (length,) + input.shape[axis + 1 :], value, dtype=input.dtype)
 
 
 def interpolate_nearest(input, size):

@@ -1,10 +1,4 @@
-"""The device MindSpore runs on, and the settings that make small CPU machines fast.
-
-`tune_cpu` runs once, when the package is imported, and only on the CPU target. Set `MINDONE_DIFFUSERS_CPU_TUNING=0` to
-leave MindSpore's defaults alone.
-"""
-
-import os
+"""The device MindSpore runs on."""
 
 import mindspore as ms
 
@@ -14,20 +8,6 @@ from ..core.errors import UnsupportedError
 def device_target() -> str:
     """MindSpore's current target: `"CPU"` or `"Ascend"`."""
     return ms.get_context("device_target")
-
-
-def tune_cpu() -> None:
-    """Launch operators synchronously and keep oneDNN on its fast convolutions.
-
-    With asynchronous launch, an eager operator on a two-core machine now and then costs a whole scheduler tick: 200
-    small operators take 1500 ms instead of 13 ms. MindSpore >= 2.9 ships a oneDNN which picks a reference
-    convolution on AVX-512 machines, about a hundred times slower, unless its instruction set is capped.
-    """
-    if os.environ.get("MINDONE_DIFFUSERS_CPU_TUNING", "1") == "0" or device_target() != "CPU":
-        return
-    if tuple(int(part) for part in ms.__version__.split(".")[:2]) >= (2, 9):
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-    ms.runtime.launch_blocking()
 
 
 def check_device(device: str) -> None:

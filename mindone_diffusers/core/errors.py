@@ -44,5 +44,9 @@ class WeightsMismatchError(CheckpointError, ValueError):
         super().__init__("\n".join(lines))
 
 
+class TimestepError(MindoneDiffusersError, IndexError, ValueError):
+    """A timestep is not in a scheduler's schedule. PyTorch diffusers raises an IndexError or a ValueError, depending on the scheduler."""
+
+
 class UnsupportedError(MindoneDiffusersError, NotImplementedError):
     """A known option that this library, or this device, does not have."""

@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -49,3 +50,31 @@ def register_aliases(package: str, aliases: Mapping[str, str]) -> None:
     for alias, target in aliases.items():
         name = f"{package}.{alias}"
         sys.modules[name] = _Alias(name, f"{package}.{target}" if target else package)
+
+
+def when_imported(name: str, function: Callable[[], None]) -> None:
+    """Call `function` as soon as the module `name` is imported, by whomever: at once if it is already, else right after its import."""
+    if name in sys.modules:
+        function()
+    else:
+        sys.meta_path.insert(0, _Announcing(name, function))
+
+
+class _Announcing:
+    """A finder for one module, which finds it as Python does and calls `function` once it was executed."""
+
+    def __init__(self, name: str, function: Callable[[], None]):
+        self.name, self.function = name, function
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name == self.name else None
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                sys.meta_path.remove(self)
+                self.function()
+
+            spec.loader.exec_module = exec_module
+        return spec

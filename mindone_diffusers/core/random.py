@@ -1,6 +1,5 @@
-"""Random numbers: `randn_tensor`, and a generator that draws what PyTorch's CPU generator draws, bit for bit."""
+"""Random numbers: `randn_tensor`, and a generator that draws what PyTorch's CPU and CUDA generators draw."""
 
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,8 @@ import numpy as np
 
 from .dtypes import dtype_name, to_numpy_dtype
 from .errors import ConfigError, UnsupportedError
+from .mt19937 import CPUStream
+from .philox import CUDAStream
 
 if TYPE_CHECKING:
     import mindspore
@@ -17,7 +18,7 @@ _default = np.random.default_rng()
 
 
 def manual_seed(seed: int) -> np.random.Generator:
-    """Seed what `randn_tensor` draws from when it is given no generator."""
+    """Seed what is drawn from when no generator is given."""
     global _default
     _default = np.random.default_rng(seed)
     return _default
@@ -37,7 +38,7 @@ def randn_tensor(
         generator: where the numbers come from.
 
             - `numpy.random.Generator`: `generator.standard_normal(shape)` in float64, then cast.
-            - `Generator` (this module's) or a `torch.Generator`: what `torch.randn(shape, dtype=dtype)` gives.
+            - `Generator` (this module's) or a `torch.Generator`: what `torch.randn(shape, dtype=dtype)` gives on the generator's device.
             - a list of those, one per image: each draws `(1, *shape[1:])`.
             - None: a NumPy generator of the library's own, see `manual_seed`.
         device: accepted for ported code and not used: MindSpore places tensors itself.
@@ -51,196 +52,188 @@ def randn_tensor(
 
     if layout is not None and "strided" not in str(layout):
         raise UnsupportedError(f"layout={layout} was asked for; MindSpore tensors are strided: leave it out")
-    name, shape = dtype_name(dtype or "float32"), tuple(shape)
+    shape = tuple(shape)
     if isinstance(generator, (list, tuple)):
         if len(generator) not in (1, shape[0]):
             raise ConfigError(f"{len(generator)} generators were given for a batch of {shape[0]}; expected one, or one per image")
         if len(generator) > 1:
-            values = np.concatenate([_draw((1, *shape[1:]), one, name) for one in generator])
+            values = np.concatenate([random_array("normal", (1, *shape[1:]), one, dtype) for one in generator])
         else:
-            values = _draw(shape, generator[0], name)
+            values = random_array("normal", shape, generator[0], dtype)
     else:
-        values = _draw(shape, _default if generator is None else generator, name)
+        values = random_array("normal", shape, generator, dtype)
     return mindspore.Tensor.from_numpy(values)
 
 
-def _draw(shape: tuple[int, ...], generator: Any, name: str) -> np.ndarray:
-    if isinstance(generator, np.random.Generator):
-        return np.asarray(generator.standard_normal(shape)).astype(to_numpy_dtype(name))
-    if isinstance(generator, Generator):
-        return generator.randn(shape, name)
-    if type(generator).__module__.startswith("torch"):
-        import torch
+def random_array(distribution: str, shape: Sequence[int], generator: Any = None, dtype: Any = None) -> np.ndarray:
+    """Random numbers in NumPy.
 
-        values = torch.randn(shape, generator=generator, device=generator.device, dtype=getattr(torch, name)).cpu()
-        return (values.float() if name == "bfloat16" else values).numpy().astype(to_numpy_dtype(name))
-    raise ConfigError(
-        f"generator is a {type(generator).__name__}; expected numpy.random.Generator, mindone_diffusers' Generator, or a list of them"
-    )
+    Args:
+        distribution: "normal" (mean 0, variance 1), "uniform" (on [0, 1)) or "exponential" (mean 1).
+        shape: shape of the result.
+        generator: one of `randn_tensor`'s; of NumPy's, `standard_normal`, `random` or `standard_exponential` draws in float64, of PyTorch's
+            and ours, `torch.randn`, `torch.rand` or `Tensor.exponential_` in the dtype.
+        dtype: float32 by default.
+    """
+    name, shape = dtype_name(dtype or "float32"), tuple(shape)
+    generator = _default if generator is None else generator
+    if isinstance(generator, np.random.Generator):
+        draw = {"normal": generator.standard_normal, "uniform": generator.random, "exponential": generator.standard_exponential}[
+            distribution
+        ]
+        return np.asarray(draw(shape)).astype(to_numpy_dtype(name))
+    if isinstance(generator, Generator):
+        draw = {"normal": generator.randn, "uniform": generator.rand, "exponential": generator.exponential}[distribution]
+        return draw(shape, name)
+    _check_torch(generator)
+    import torch
+
+    values = torch.empty(shape, device=generator.device, dtype=getattr(torch, name))
+    {"normal": values.normal_, "uniform": values.uniform_, "exponential": values.exponential_}[distribution](generator=generator)
+    values = values.cpu()
+    return (values.float() if name == "bfloat16" else values).numpy().astype(to_numpy_dtype(name))
+
+
+def random_integers(low: int, high: int, shape: Sequence[int], generator: Any = None) -> np.ndarray:
+    """int64 from `low` to `high - 1`: `generator.integers` of NumPy's generators, `torch.randint` of PyTorch's and ours."""
+    generator, shape = _default if generator is None else generator, tuple(shape)
+    if isinstance(generator, np.random.Generator):
+        return generator.integers(low, high, shape)
+    if isinstance(generator, Generator):
+        return generator.randint(low, high, shape)
+    _check_torch(generator)
+    import torch
+
+    return torch.randint(low, high, shape, generator=generator, device=generator.device).cpu().numpy()
+
+
+def _check_torch(generator: Any) -> None:
+    if not type(generator).__module__.startswith("torch"):
+        raise ConfigError(
+            f"generator is a {type(generator).__name__}; expected numpy.random.Generator, mindone_diffusers' Generator, torch.Generator, "
+            "or a list of them"
+        )
+
+
+GPUS = {"V100": (80, 2048), "T4": (40, 1024), "A100": (108, 2048), "RTX 3090": (82, 1536), "RTX 4090": (128, 1536), "H100": (132, 2048)}
+"""Multiprocessors of some GPUs (H100: SXM), and how many threads each holds."""
 
 
 class Generator:
-    """PyTorch's CPU generator in NumPy: the same seed gives the numbers of `torch.randn(..., generator=torch.Generator())`.
+    """PyTorch's generators in NumPy: the same seed gives the numbers of `torch.randn(..., generator=torch.Generator(device))`.
 
-    MT19937 words (Matsumoto & Nishimura 1998) and Box-Muller pairs, in the two ways of PyTorch: 16 and more numbers are made in blocks of
-    16, fewer one by one in float64. float32 blocks repeat PyTorch's AVX2 polynomials and fused multiply-adds, so they agree bit for bit
-    with x86 builds.
+    "cpu" agrees bit for bit with PyTorch 2.13's x86 builds, in every dtype, size and call order (tests/parity/test_random_live.py).
+
+    "cuda" was written from cuRAND's and PyTorch's headers, with no GPU at hand. Tested against cuRAND's code compiled for the CPU: words,
+    uniform numbers, integers and the order of threads, bit for bit. Not tested on a GPU: its sine, cosine and `exponential`'s logarithm are
+    approximate units, so expect normal numbers in float32 within some 1e-6 of PyTorch's, not bit for bit; the rest is to be equal.
+    Up to 256 x multiprocessors x (threads each / 256) numbers a call, 221,184 on an A100, are the same on every larger GPU; more depend on
+    the GPU. Draws of 2 GiB and more, which PyTorch splits, differ.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+        gpu: the GPU to be like, for large "cuda" draws: one of `GPUS`, or (multiprocessors, threads a multiprocessor), which
+            `torch.cuda.get_device_properties` calls `multi_processor_count` and `max_threads_per_multi_processor`.
+
+    Raises:
+        UnsupportedError: another device.
+        ConfigError: an unknown GPU.
     """
 
-    def __init__(self, device: str = "cpu"):
-        if str(device) != "cpu":
-            raise UnsupportedError(f"Generator(device={str(device)!r}): only PyTorch's CPU generator is reproduced; use device='cpu'")
-        self.device = "cpu"
+    def __init__(self, device: str = "cpu", gpu: str | tuple[int, int] = "A100"):
+        self.device = str(device)
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise UnsupportedError(f"Generator(device={self.device!r}): only PyTorch's CPU and CUDA generators are reproduced")
+        if isinstance(gpu, str) and gpu not in GPUS:
+            raise ConfigError(f"gpu is {gpu!r}; expected one of {', '.join(GPUS)}, or (multiprocessors, threads a multiprocessor)")
+        self.gpu = GPUS[gpu] if isinstance(gpu, str) else gpu
         self.manual_seed(67280421310721)  # torch's default seed
 
+    @property
+    def _is_cuda(self) -> bool:
+        return self.device != "cpu"
+
     def manual_seed(self, seed: int) -> "Generator":
-        """Restart from `seed`, an integer of up to 64 bits, of which PyTorch uses the lower 32."""
+        """Restart from `seed`, an integer of up to 64 bits, of which PyTorch's CPU generator uses the lower 32."""
         if not -(2**63) <= seed < 2**64:
             raise ConfigError(f"seed {seed} does not fit 64 bits")
-        self._seed = int(seed) % 2**64
-        self._words = np.random.MT19937()
-        self._words.state = _seeded(self._seed)
-        self._second: float | None = None  # the other number of the last float64 pair
+        seed = int(seed) % 2**64
+        if self._is_cuda:
+            multiprocessors, threads = self.gpu
+            self._stream = CUDAStream(seed, multiprocessors * (threads // 256))
+        else:
+            self._stream = CPUStream(seed)
         return self
 
     def seed(self) -> int:
         """Restart from a seed of the operating system's and return it."""
         self.manual_seed(int.from_bytes(os.urandom(8), "little"))
-        return self._seed
+        return self.initial_seed()
 
     def initial_seed(self) -> int:
-        return self._seed
+        return self._stream.seed
 
     def get_state(self) -> np.ndarray:
-        """PyTorch's 5056 bytes, uint8: `torch.Generator.set_state(torch.from_numpy(state))` takes them."""
-        state = self._words.state["state"]
-        record = np.zeros((), _STATE)
-        record["seed"], record["seeded"], record["key"] = self._seed, 1, state["key"]
-        # PyTorch writes a freshly seeded generator with next = 0.
-        fresh = np.array_equal(state["key"], _seeded(self._seed)["state"]["key"])
-        record["left"], record["next"] = (1, 0) if fresh else (625 - state["pos"], state["pos"])
-        if self._second is not None:
-            record["second"], record["has_second"] = self._second, 1
-        return np.frombuffer(record.tobytes(), np.uint8).copy()
+        """PyTorch's bytes, uint8, 5056 on the CPU and 16 for CUDA: `torch.Generator.set_state(torch.from_numpy(state))` takes them."""
+        return np.frombuffer(self._stream.get_state(), np.uint8).copy()
 
     def set_state(self, state: np.ndarray) -> "Generator":
-        """Continue from `get_state()`, of this class or of `torch.Generator` (`.numpy()`)."""
-        data = np.asarray(state, np.uint8).tobytes()
-        if len(data) != _STATE.itemsize:
-            raise ConfigError(f"a generator state of {len(data)} bytes; expected {_STATE.itemsize}")
-        record = np.frombuffer(data, _STATE)[0]
-        self.manual_seed(int(record["seed"]))
-        position = 624 if record["left"] == 1 else int(record["next"])
-        self._words.state = {"bit_generator": "MT19937", "state": {"key": record["key"].astype(np.uint32), "pos": position}}
-        self._second = float(record["second"]) if record["has_second"] else None
+        """Continue from `get_state()`, of this class or of `torch.Generator` (`.numpy()`) on the same kind of device."""
+        self._stream.set_state(np.asarray(state, np.uint8).tobytes())
         return self
+
+    def get_offset(self) -> int:
+        """How many words of each thread's sequence are behind: of "cuda" generators."""
+        self._needs_offset()
+        return self._stream.offset
+
+    def set_offset(self, offset: int) -> "Generator":
+        """Continue from an offset, a multiple of 4: of "cuda" generators."""
+        self._needs_offset()
+        self._stream.set_offset(offset)
+        return self
+
+    def _needs_offset(self) -> None:
+        if not self._is_cuda:
+            raise UnsupportedError("a CPU generator has no offset; use get_state and set_state")
 
     def rand(self, shape: Sequence[int], dtype: Any = "float32") -> np.ndarray:
         """`torch.rand`: uniform on [0, 1)."""
-        name = dtype_name(dtype)
-        size = int(np.prod(tuple(shape), dtype=np.int64))
-        values = self._uniform(size, name).astype(to_numpy_dtype(name))
+        values = self._floats("uniform", (_size(shape),), dtype)
         return np.where(values == 1, values.dtype.type(0), values).reshape(shape)  # 1 by rounding is 0, as in PyTorch
 
     def randn(self, shape: Sequence[int], dtype: Any = "float32") -> np.ndarray:
-        """`torch.randn`: standard normal numbers in float32, float64, float16 or bfloat16, which are different draws."""
-        name, shape = dtype_name(dtype), tuple(shape)
-        size = int(np.prod(shape, dtype=np.int64))
-        if size < 16:
-            values = np.array([self._normal() for _ in range(size)], np.float64)
-        else:
-            whole = size // 16 * 16
-            # float32 and float64 draw for every number, then again for the last block; the half formats draw block by block.
-            drawn = whole if name in ("float16", "bfloat16") else size
-            values = _box_muller(self._uniform(drawn, name)[:whole])
-            if size % 16:  # the last 16 numbers are made again, as one block
-                values = np.concatenate([values[: size - 16], _box_muller(self._uniform(16, name))])
-        return values.astype(to_numpy_dtype(name)).reshape(shape)
+        """`torch.randn`: standard normal numbers in float32, float64, float16 or bfloat16, which can be different draws."""
+        return self._floats("normal", shape, dtype)
 
-    def _uniform(self, size: int, name: str) -> np.ndarray:
-        """53 random bits from two words for float64, 24 bits of one word for the others."""
-        if name == "float64":
-            words = self._words.random_raw(2 * size).reshape(size, 2)
-            return ((words[:, 0] << np.uint64(32) | words[:, 1]) & np.uint64(2**53 - 1)) * 2.0**-53
+    def exponential(self, shape: Sequence[int], dtype: Any = "float32") -> np.ndarray:
+        """`Tensor.exponential_`: exponentially distributed numbers with mean 1."""
+        return self._floats("exponential", shape, dtype)
+
+    def randint(self, low: int, high: int, shape: Sequence[int], dtype: Any = "int64") -> np.ndarray:
+        """`torch.randint`: integers from `low` to `high - 1`.
+
+        Raises:
+            ConfigError: no such integers, or they do not fit the dtype.
+        """
+        numbers = np.dtype(dtype_name(dtype))
+        if numbers.kind not in "iu":
+            raise ConfigError(f"integers of dtype {numbers} were asked for; expected an integer dtype")
+        limits = np.iinfo(numbers)
+        if not limits.min <= low < high <= limits.max + 1 or high >= 2**63:
+            raise ConfigError(f"low is {low} and high {high}; expected low < high, within {numbers}")
+        values = self._stream.integers(_size(shape), high - low) + np.uint64(low % 2**64)
+        return values.view(np.int64).astype(numbers).reshape(shape)
+
+    def _floats(self, distribution: str, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        name = dtype_name(dtype)
         if "float" not in name:
             raise ConfigError(f"random numbers of dtype {name} were asked for; expected a floating-point dtype")
-        return (self._words.random_raw(size) & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2.0**-24)
-
-    def _normal(self) -> float:
-        if self._second is not None:
-            value, self._second = self._second, None
-            return value
-        u1, u2 = self._uniform(2, "float64")
-        radius, angle = math.sqrt(-2.0 * math.log1p(-u2)), 2.0 * math.pi * u1
-        self._second = radius * math.sin(angle)
-        return radius * math.cos(angle)
+        values = getattr(self._stream, distribution)(_size(shape), name)
+        if name != "float64":
+            values = values.astype(np.float32)  # float64 becomes float16 or bfloat16 by two roundings, as in PyTorch
+        return values.astype(to_numpy_dtype(name)).reshape(shape)
 
 
-def _seeded(seed: int) -> dict[str, Any]:
-    """The state Matsumoto's init_genrand gives."""
-    return np.random.RandomState(seed % 2**32).get_state(legacy=False)
-
-
-# at::CPUGeneratorImplState, little endian
-_STATE = np.dtype(
-    [
-        ("seed", "<u8"), ("left", "<i4"), ("seeded", "<i4"), ("next", "<u8"), ("key", "<u8", 624), ("unused_x", "<f8"), ("second", "<f8"),
-        ("unused_rho", "<f8"), ("has_second", "<i8"), ("float_second", "<f8"),
-    ]
-)  # fmt: skip
-
-
-def _box_muller(uniform: np.ndarray) -> np.ndarray:
-    """Normal numbers from uniform ones, 8 cosines then 8 sines in each block of 16."""
-    blocks = uniform.reshape(-1, 2, 8)
-    u1, u2 = 1 - blocks[:, 0], blocks[:, 1]
-    if uniform.dtype == np.float32:
-        log, (sine, cosine) = _log(u1), _sincos(np.float32(2 * np.pi) * u2)
-    else:
-        # The C library's functions, as PyTorch; NumPy's own differ in the last place.
-        log, sine, cosine = (np.vectorize(f, otypes=[float]) for f in (math.log, math.sin, math.cos))
-        log, sine, cosine = log(u1), sine(2 * math.pi * u2), cosine(2 * math.pi * u2)
-    radius = np.sqrt(-2 * log)
-    return np.stack([radius * cosine, radius * sine], axis=1).reshape(-1)
-
-
-def _fma(a: np.ndarray, b: Any, c: Any) -> np.ndarray:
-    """a * b + c of float32 numbers, rounded once: the product is exact in float64."""
-    return (a.astype(np.float64) * b + c).astype(np.float32)
-
-
-def _polynomial(x: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
-    result = np.full_like(x, coefficients[0])
-    for coefficient in coefficients[1:]:
-        result = _fma(result, x, np.float32(coefficient))
-    return result
-
-
-def _log(x: np.ndarray) -> np.ndarray:
-    """The Cephes single-precision logarithm (logf), with the multiply-adds that PyTorch's compiler fuses."""
-    mantissa, exponent = np.frexp(x)
-    low = mantissa < np.float32(0.5**0.5)
-    exponent = (exponent - low).astype(np.float32)
-    x = mantissa - np.float32(1) + np.where(low, mantissa, np.float32(0))
-    square = x * x
-    tail = x * _polynomial(
-        x,
-        (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1,
-         -2.4999993993e-1, 3.3333331174e-1),
-    )  # fmt: skip
-    tail = _fma(tail, square, exponent * np.float32(-2.12194440e-4))
-    return _fma(exponent, np.float32(0.693359375), x + _fma(square, -0.5, tail))
-
-
-def _sincos(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The Cephes single-precision sine and cosine (sinf, cosf) of x >= 0, fused likewise."""
-    octant = ((x * np.float32(4 / np.pi)).astype(np.int32) + 1) & ~1
-    for part in (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8):  # x - octant * pi / 4
-        x = _fma(octant.astype(np.float32), np.float32(part), x)
-    square = x * x
-    cosine = square * _polynomial(square, (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
-    cosine = _fma(cosine, square, square * np.float32(-0.5)) + np.float32(1)
-    sine = _fma(square * _polynomial(square, (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)), x, x)
-    exchanged = (octant & 2) != 0
-    sine, cosine = np.where(exchanged, cosine, sine), np.where(exchanged, sine, cosine)
-    return np.where((octant & 4) != 0, -sine, sine), np.where(((octant - 2) & 4) == 0, -cosine, cosine)
+def _size(shape: Sequence[int]) -> int:
+    return int(np.prod(tuple(shape), dtype=np.int64))

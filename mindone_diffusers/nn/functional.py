@@ -271,6 +271,11 @@ def where(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Te
     return ms.ops.where(condition, input, other)
 
 
+def detach(input: Tensor) -> Tensor:
+    """The same values, through which no gradient passes."""
+    return ms.ops.stop_gradient(input)
+
+
 def argmax(input: Tensor, dim: int) -> Tensor:
     return table.argmax(input, dim)
 

@@ -20,6 +20,8 @@ FOLDERS = ("stable_diffusion",)
 _RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
 """Names in old checkpoints that transformers 5 no longer has."""
 
+_PROCESSORS = ("PreTrainedTokenizerBase", "FeatureExtractionMixin", "ImageProcessingMixin", "ProcessorMixin")
+
 Entry = tuple[str | None, str | None]
 
 
@@ -56,7 +58,7 @@ def component_entry(component: Any) -> Entry:
     if component is None:
         return None, None
     module, name = type(component).__module__.split("."), type(component).__name__
-    if module[0] == "transformers" and isinstance(component, _processor_bases()):
+    if module[0] == "transformers" and _is_processor(type(component)):
         return "transformers", name.removesuffix("Pil")
     if not isinstance(component, (ModelMixin, SchedulerMixin)):
         raise ConfigError(
@@ -87,13 +89,10 @@ def _exported(module: Any, name: str, bases: tuple[type, ...]) -> type | None:
     return found if isinstance(found, type) and issubclass(found, bases) else None
 
 
-def _processor_bases() -> tuple[type, ...]:
-    import transformers
-
-    return (
-        transformers.PreTrainedTokenizerBase, transformers.FeatureExtractionMixin, transformers.ImageProcessingMixin,
-        transformers.ProcessorMixin,
-    )  # fmt: skip
+def _is_processor(kind: type) -> bool:
+    """Whether it is a tokenizer or processor of transformers. Its bases are told by their names: to import them is to import torch, where
+    that is installed, which takes seconds."""
+    return any(base.__name__ in _PROCESSORS and base.__module__.split(".")[0] == "transformers" for base in kind.__mro__)
 
 
 def _processor_class(name: str) -> type | None:
@@ -103,6 +102,6 @@ def _processor_class(name: str) -> type | None:
     name = _RENAMED.get(name, name)
     for candidate in (f"{name.removesuffix('Pil')}Pil", name):
         found = getattr(transformers, candidate, None)
-        if isinstance(found, type) and issubclass(found, _processor_bases()):
+        if isinstance(found, type) and _is_processor(found):
             return found
     return None

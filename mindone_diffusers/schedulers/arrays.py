@@ -5,7 +5,9 @@ from typing import Any
 import mindspore
 import numpy as np
 
+from ..core.errors import UnsupportedError
 from ..core.random import randn_tensor
+from .tables import RESIZE_MODES, resize_matrix
 
 Array = Any
 """A NumPy array or a MindSpore tensor: what `step` is given is what it returns."""
@@ -16,18 +18,22 @@ def on_host(values: Any) -> np.ndarray:
     return values.asnumpy() if hasattr(values, "asnumpy") else np.asarray(values)
 
 
-def per_sample(values: np.ndarray, sample: Array) -> Array:
-    """One coefficient a sample, in the sample's kind and dtype, shaped to multiply it.
+def per_sample(values: np.ndarray, sample: Array, dtype: str | None = None) -> Array:
+    """One coefficient a sample, in the sample's kind and its dtype unless another is named, shaped to multiply it.
 
     Raises:
         ValueError: there are neither one nor as many values as samples.
     """
     if len(values) not in (1, sample.shape[0]):
         raise ValueError(f"{len(values)} timesteps for a batch of {sample.shape[0]}; expected one, or one a sample")
-    values = np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1))
-    if isinstance(sample, np.ndarray):
-        return values.astype(sample.dtype)
-    return mindspore.Tensor.from_numpy(values).astype(sample.dtype)
+    return alike(np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1)), sample, dtype)
+
+
+def alike(values: Array, sample: Array, dtype: str | None = None) -> Array:
+    """Numbers in the sample's kind and its dtype unless another is named."""
+    if isinstance(values, np.ndarray) and not isinstance(sample, np.ndarray):
+        values = mindspore.Tensor.from_numpy(values)
+    return values.astype(dtype or sample.dtype)
 
 
 def randn_like(model_output: Array, generator: Any, dtype: Any = None) -> Array:
@@ -50,3 +56,20 @@ def dynamic_threshold(sample: Array, ratio: float, max_value: float) -> Array:
     low, high = ordered[:, below : below + 1], ordered[:, above : above + 1]
     scale = (low + weight * (high - low)).clip(1.0, max_value)
     return (flat / scale).clip(-1.0, 1.0).reshape(sample.shape).astype(sample.dtype)
+
+
+def resize(sample: Array, size: list[int], mode: str) -> Array:
+    """`torch.nn.functional.interpolate(sample, size=size, mode=mode)` of a float32 sample (batch, channels, *sizes).
+
+    Every mode is separable, so each axis is multiplied by a small matrix.
+
+    Raises:
+        UnsupportedError: unknown mode, or one for another number of axes.
+    """
+    axes = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
+    if mode not in RESIZE_MODES or axes.get(mode, len(size)) != len(size):
+        raise UnsupportedError(f"upscale_mode {mode!r} for {len(size)} axes; expected one of {', '.join(RESIZE_MODES)} with as many")
+    for axis, length in enumerate(size, start=2):
+        matrix = alike(resize_matrix(sample.shape[axis], length, mode).astype(np.float32), sample)
+        sample = (sample.swapaxes(axis, -1) @ matrix).swapaxes(axis, -1)
+    return sample

@@ -6,9 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.configuration import register_to_config
-from ..core.errors import ConfigError
-from .arrays import Array, on_host, randn_like
-from .cores import NO_TIMESTEPS, DiffusionScheduler, threshold_or_clip, unknown_prediction, velocity
+from .arrays import Array, randn_like
+from .cores import NO_TIMESTEPS, DiffusionScheduler, predict_noise, predict_original, threshold_or_clip
 from .scheduling_utils import DenoisedSchedulerOutput
 
 
@@ -37,6 +36,8 @@ class DDIMScheduler(DiffusionScheduler):
         timestep_spacing: "leading", "trailing" or "linspace" (arXiv 2305.08891, table 2).
         rescale_betas_zero_snr: make the last timestep pure noise (arXiv 2305.08891).
     """
+
+    _limit = staticmethod(threshold_or_clip)
 
     @register_to_config
     def __init__(
@@ -71,10 +72,7 @@ class DDIMScheduler(DiffusionScheduler):
         Raises:
             ConfigError: more steps than the training schedule has, or an unknown `timestep_spacing`.
         """
-        if num_inference_steps > len(self):
-            raise ConfigError(f"num_inference_steps is {num_inference_steps}; the training schedule has {len(self)}")
-        self.num_inference_steps = num_inference_steps
-        self.timesteps = self._timestep_grid(num_inference_steps).round().astype(np.int64)
+        self._set_integer_timesteps(num_inference_steps)
 
     def _get_variance(self, timestep: int, prev_timestep: int) -> float:
         """The variance of a stochastic step with eta = 1: equation 16, squared."""
@@ -107,32 +105,10 @@ class DDIMScheduler(DiffusionScheduler):
         Raises:
             ValueError: no `set_timesteps` before, both a generator and a noise, or an unknown `prediction_type`.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
-        prediction_type = self.config.prediction_type
-        timestep = int(timestep)
-        prev_timestep = timestep - self.config.num_train_timesteps // self.num_inference_steps
-        alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
-        signal, noise_level = alpha**0.5, (1 - alpha) ** 0.5
-
-        if prediction_type == "epsilon":
-            original = (sample - noise_level * model_output) / signal
-            noise = model_output
-        elif prediction_type == "sample":
-            original = model_output
-            noise = (sample - signal * original) / noise_level
-        elif prediction_type == "v_prediction":
-            original = signal * sample - noise_level * model_output
-            noise = signal * model_output + noise_level * sample
-        else:
-            raise unknown_prediction(prediction_type, "epsilon", "sample", "v_prediction")
-        original = threshold_or_clip(original, self.config)
-        if use_clipped_model_output:
-            noise = (sample - signal * original) / noise_level
-
+        timestep, prev_timestep = int(timestep), self._next_timestep(timestep)
         variance = eta**2 * self._get_variance(timestep, prev_timestep)
-        direction = max(1 - alpha_prev - variance, 0.0) ** 0.5
-        prev_sample = alpha_prev**0.5 * original + direction * noise
+        levels = transfer_levels(self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep), variance)
+        prev_sample, original = self._transfer(model_output, sample, levels, use_clipped_model_output)
         if eta > 0:
             if variance_noise is None:
                 variance_noise = randn_like(model_output, generator)
@@ -140,10 +116,35 @@ class DDIMScheduler(DiffusionScheduler):
                 raise ValueError("both `generator` and `variance_noise` are given; pass one of them")
             prev_sample = prev_sample + variance**0.5 * variance_noise
 
-        if not return_dict:
-            return prev_sample, original
-        return DDIMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return DDIMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original) if return_dict else (prev_sample, original)
 
-    def get_velocity(self, sample: Array, noise: Array, timesteps: Any) -> Array:
-        """The training target of v-prediction (arXiv 2202.00512) for clean samples, their noise, and integer timesteps."""
-        return velocity(self.alphas_cumprod[on_host(timesteps).reshape(-1)], sample, noise)
+    def _next_timestep(self, timestep: Any) -> int:
+        """The timestep a stride below."""
+        if self.num_inference_steps is None:
+            raise ValueError(NO_TIMESTEPS)
+        return int(timestep) - self.config.num_train_timesteps // self.num_inference_steps
+
+    def _transfer(
+        self, model_output: Array, sample: Array, levels: tuple[Any, Any, Any, Any], use_clipped_model_output: bool = False
+    ) -> tuple[Array, Array]:
+        """The sample at another noise level, without fresh noise, and the clean one: equation 12."""
+        prediction_type = self.config.prediction_type
+        signal, noise_level, next_signal, direction = levels
+        original = self._limit(predict_original(prediction_type, model_output, sample, signal, noise_level), self.config)
+        if use_clipped_model_output:
+            noise = (sample - signal * original) / noise_level
+        else:
+            noise = predict_noise(prediction_type, model_output, sample, signal, noise_level)
+        return next_signal * original + direction * noise, original
+
+
+def transfer_levels(alpha: Any, alpha_prev: Any, variance: float = 0.0) -> tuple[Any, Any, Any, Any]:
+    """Factors of the clean sample and of the noise: in a sample, and in the next, where `variance` is left to fresh noise.
+
+    Args:
+        alpha: the cumulative product at the sample's timestep, a number or an array.
+        alpha_prev: that at the next sample's.
+        variance: of the fresh noise.
+    """
+    direction = 1 - alpha_prev - variance
+    return alpha**0.5, (1 - alpha) ** 0.5, alpha_prev**0.5, (direction * (direction > 0)) ** 0.5

@@ -1,19 +1,18 @@
 """DPM-Solver (arXiv 2206.00927) and DPM-Solver++ (arXiv 2211.01095), multistep, with their stochastic variants."""
 
-import math
 from typing import Any, Literal
 
 import numpy as np
 
 from ..core.configuration import register_to_config
-from ..core.errors import ConfigError, UnsupportedError
-from .arrays import Array, randn_like
-from .cores import NO_TIMESTEPS, LogSNRScheduler
+from ..core.errors import UnsupportedError
+from .arrays import Array
+from .cores import DPMSolverScheduler
 from .scheduling_utils import SchedulerOutput
-from .tables import SIGMA_OPTIONS, flow_sigmas, lu_sigmas, sigma_to_timestep, sigmas_of, timestep_grid
+from .tables import lu_sigmas
 
 
-class DPMSolverMultistepScheduler(LogSNRScheduler):
+class DPMSolverMultistepScheduler(DPMSolverScheduler):
     """Exponential-integrator steps in log signal-to-noise ratio that reuse the last one or two model outputs.
 
     Args:
@@ -51,6 +50,8 @@ class DPMSolverMultistepScheduler(LogSNRScheduler):
         UnsupportedError: an unknown `algorithm_type`, `solver_type` or `beta_schedule`.
     """
 
+    _in_float32 = True  # whether half-precision samples are stepped in float32
+
     @register_to_config
     def __init__(
         self,
@@ -83,32 +84,10 @@ class DPMSolverMultistepScheduler(LogSNRScheduler):
         use_dynamic_shifting: bool = False,
         time_shift_type: Literal["exponential"] = "exponential",
     ):
-        self._check_sigma_options()
-        self._set_betas(last_alpha_cumprod=2**-24)  # not 0, so that the first sigma is finite
-        self._set_log_snr_tables()
-        if algorithm_type == "deis":  # a DEISMultistepScheduler's config
-            self.register_to_config(algorithm_type="dpmsolver++")
-        elif algorithm_type not in ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"):
-            raise UnsupportedError(
-                f"algorithm_type is {algorithm_type!r}; expected 'dpmsolver', 'dpmsolver++', 'sde-dpmsolver' or 'sde-dpmsolver++'"
-            )
-        if solver_type in ("logrho", "bh1", "bh2"):  # a DEISMultistepScheduler's or UniPCMultistepScheduler's config
-            self.register_to_config(solver_type="midpoint")
-        elif solver_type not in ("midpoint", "heun"):
-            raise UnsupportedError(f"solver_type is {solver_type!r}; expected 'midpoint' or 'heun'")
-        if algorithm_type in ("dpmsolver", "sde-dpmsolver") and final_sigmas_type == "zero":
-            raise ConfigError(f"final_sigmas_type 'zero' does not go with algorithm_type {algorithm_type!r}; use 'sigma_min'")
+        self._check_solver("dpmsolver++", "dpmsolver", "sde-dpmsolver", "sde-dpmsolver++")
         if algorithm_type == "sde-dpmsolver" and solver_order > 2:
             raise UnsupportedError(f"algorithm_type 'sde-dpmsolver' has no solver_order {solver_order}; use 1 or 2, or 'sde-dpmsolver++'")
-        if use_flow_sigmas and (use_lu_lambdas or any(self.config[option] for option in SIGMA_OPTIONS)):
-            raise ConfigError("use_flow_sigmas, whose sigmas are below 1, cannot go with another choice of sigmas")
-        self.timesteps = np.arange(num_train_timesteps, dtype=np.float32)[::-1]
-        self._forget()
-
-    def _forget(self) -> None:
-        self.model_outputs = [None] * self.config.solver_order
-        self.lower_order_nums = 0
-        self._restart()
+        self._set_tables()
 
     def set_timesteps(
         self,
@@ -129,111 +108,41 @@ class DPMSolverMultistepScheduler(LogSNRScheduler):
             ConfigError: not exactly one given; `timesteps` with an option that chooses them; `mu` without dynamic shifting; an unknown
                 name in the config.
         """
-        config = self.config
-        if mu is not None and not (config.use_dynamic_shifting and config.time_shift_type == "exponential"):
-            raise ConfigError("`mu` needs use_dynamic_shifting=True and time_shift_type='exponential'")
         self._check_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
+        if timesteps is not None:
+            timesteps = np.asarray(timesteps).astype(np.int64)
+        sigmas, timesteps = self._schedule(num_inference_steps, timesteps, self._flow_shift(mu))
+        self._begin_run(sigmas, self._last_sigma(), timesteps)
 
-        length = config.num_train_timesteps
-        if timesteps is None:
-            last = length - int(np.searchsorted(self.lambda_t[::-1], config.lambda_min_clipped))
-            timesteps = timestep_grid(config.timestep_spacing, num_inference_steps, length, config.steps_offset, last, extra=1).round()
-        timesteps = np.asarray(timesteps).astype(np.int64)
+    def _optional_sigmas(self, sigma_max: float, sigma_min: float, num: int) -> np.ndarray | None:
+        if self._option("use_lu_lambdas") and not self.config.use_karras_sigmas:
+            return lu_sigmas(sigma_max, sigma_min, num)
+        return super()._optional_sigmas(sigma_max, sigma_min, num)
 
-        table = sigmas_of(self.alphas_cumprod)
-        sigma_max, sigma_min = table[-1].item(), table[0].item()
-        sigmas = self._optional_sigmas(sigma_max, sigma_min, num_inference_steps)
-        if config.use_lu_lambdas and not config.use_karras_sigmas:
-            sigmas = lu_sigmas(sigma_max, sigma_min, num_inference_steps)
-        if sigmas is not None:
-            timesteps = sigma_to_timestep(sigmas, np.log(table))
-            if config.beta_schedule != "squaredcos_cap_v2" and (config.use_karras_sigmas or config.use_lu_lambdas):
-                timesteps = timesteps.round()
-        elif config.use_flow_sigmas:
-            sigmas = flow_sigmas(num_inference_steps, length, config.flow_shift if mu is None else math.exp(mu))
-            timesteps = sigmas * length
-        else:
-            sigmas = np.interp(timesteps, np.arange(length), table)
-        self.sigmas = np.append(sigmas, self._last_sigma()).astype(np.float32)
-        self.timesteps = timesteps.astype(np.int64)
-        self.num_inference_steps = len(timesteps)
-        self._forget()
+    def _rounds_timesteps(self) -> bool:
+        return self.config.beta_schedule != "squaredcos_cap_v2" and (self.config.use_karras_sigmas or self._option("use_lu_lambdas"))
 
-    def index_for_timestep(self, timestep: Any, schedule_timesteps: Any = None) -> int:
-        """As the other schedulers', but a timestep that is not in the schedule is taken for the last."""
-        try:
-            return super().index_for_timestep(timestep, schedule_timesteps)
-        except IndexError:
-            return len(self.timesteps) - 1
-
-    def convert_model_output(self, model_output: Array, *, sample: Array) -> Array:
-        """What the algorithm integrates: the predicted clean sample ("++"), or the predicted noise.
-
-        Args:
-            model_output: the model's prediction.
-            sample: the current sample.
-
-        Raises:
-            ConfigError: a `prediction_type` that is unknown or does not go with the algorithm.
-        """
-        predict = self._predict_original if self.config.algorithm_type.endswith("++") else self._predict_noise
-        return predict(model_output, sample)
-
-    def dpm_solver_first_order_update(self, model_output: Array, *, sample: Array, noise: Array | None = None) -> Array:
-        """One first-order step (DDIM's) from a converted model output."""
-        return self._update([model_output], sample, noise)
-
-    def multistep_dpm_solver_second_order_update(
-        self, model_output_list: list[Array], *, sample: Array, noise: Array | None = None
-    ) -> Array:
+    def multistep_dpm_solver_second_order_update(self, model_output_list: list[Array], sample: Array, noise: Array | None = None) -> Array:
         """One second-order step from the last two converted model outputs."""
         return self._update(model_output_list[-2:], sample, noise)
 
-    def multistep_dpm_solver_third_order_update(
-        self, model_output_list: list[Array], *, sample: Array, noise: Array | None = None
-    ) -> Array:
+    def multistep_dpm_solver_third_order_update(self, model_output_list: list[Array], sample: Array, noise: Array | None = None) -> Array:
         """One third-order step from the last three converted model outputs."""
         return self._update(model_output_list[-3:], sample, noise)
 
     def _update(self, outputs: list[Array], sample: Array, noise: Array | None) -> Array:
-        """The step of the order that there are outputs: a Taylor series of the model output in lambda under an exact integral.
-
-        With h the step in lambda, the four algorithms differ in the integrand's exponent z and in the factors of sample, series and noise.
-        """
-        algorithm, index = self.config.algorithm_type, self._step_index
-        alpha, sigma, lambda_t = self._levels_at(index + 1)
-        alpha_s, sigma_s, lambda_s = self._levels_at(index)
-        h = lambda_t - lambda_s
-        if algorithm == "dpmsolver++":
-            z, keep, series = -h, sigma / sigma_s, -alpha
-        elif algorithm == "dpmsolver":
-            z, keep, series = h, alpha / alpha_s, -sigma
-        elif algorithm == "sde-dpmsolver++":
-            z, keep, series = -2 * h, sigma / sigma_s * math.exp(-h), -alpha
-        else:
-            z, keep, series = h, alpha / alpha_s, -2 * sigma
-        phi = math.expm1(z)
-
-        slope = phi / z - 1 if z else 0.0  # z is 0 if the last step's noise levels are equal ("sigma_min" with other sigmas)
-        # PyTorch diffusers subtracts a half with the wrong sign in "sde-dpmsolver++"; kept for parity.
-        bend = (phi - z) / z**2 + (0.5 if algorithm == "sde-dpmsolver++" else -0.5) if z else 0.0
-
-        prev_sample = keep * sample + (series * phi) * outputs[-1]
+        """The step of the order that there are outputs, with derivatives from divided differences."""
+        series, index = outputs[-1:], self._step_index
         if len(outputs) > 1:
-            h0 = lambda_s - self._levels_at(index - 1)[2]
-            first = (h / h0) * (outputs[-1] - outputs[-2])
-            if len(outputs) == 3:
-                h1 = self._levels_at(index - 1)[2] - self._levels_at(index - 2)[2]
-                change = first - (h / h1) * (outputs[-2] - outputs[-3])
-                first = first + (h0 / (h0 + h1)) * change
-                prev_sample = prev_sample + (series * bend * h / (h0 + h1)) * change
-            midpoint = len(outputs) == 2 and self.config.solver_type == "midpoint"
-            prev_sample = prev_sample + (series * (phi / 2 if midpoint else slope)) * first
-        if algorithm == "sde-dpmsolver++":
-            prev_sample = prev_sample + (sigma * math.sqrt(-math.expm1(-2 * h))) * noise
-        elif algorithm == "sde-dpmsolver":
-            prev_sample = prev_sample + (sigma * math.sqrt(math.expm1(2 * h))) * noise
-        return prev_sample
+            lambda_t, lambda_0, lambda_1 = (self._levels_at(index + 1 - i)[2] for i in range(3))
+            h, h0 = lambda_t - lambda_0, lambda_0 - lambda_1
+            series += [(h / h0) * (outputs[-1] - outputs[-2])]
+        if len(outputs) > 2:
+            h1 = lambda_1 - self._levels_at(index - 2)[2]
+            change = series[1] - (h / h1) * (outputs[-2] - outputs[-3])
+            series = [series[0], series[1] + (h0 / (h0 + h1)) * change, (h / (h0 + h1)) * change]
+        halve = len(series) == 2 and self.config.solver_type == "midpoint"
+        return self._integrate(series, index, sample, noise, halve)
 
     def step(
         self,
@@ -257,25 +166,12 @@ class DPMSolverMultistepScheduler(LogSNRScheduler):
         Raises:
             ValueError: no `set_timesteps` before, or a `prediction_type` that is unknown or does not go with the algorithm.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
-        if self._step_index is None:
-            self._init_step_index(timestep)
-        config, left = self.config, len(self.timesteps) - self._step_index
-        short = config.lower_order_final and len(self.timesteps) < 15
+        self._begin_step(timestep)
         model_output = self.convert_model_output(model_output, sample=sample)
-        self.model_outputs = [*self.model_outputs[1:], model_output]
-
-        noise = None
-        if config.algorithm_type.startswith("sde"):
-            noise = randn_like(model_output, generator, "float32") if variance_noise is None else variance_noise.astype("float32")
-        order = min(config.solver_order, self.lower_order_nums + 1, 3)
-        if left == 1 and (config.euler_at_final or short or config.final_sigmas_type == "zero"):
-            order = 1
-        elif left == 2 and short:
-            order = min(order, 2)
-        prev_sample = self._update(self.model_outputs[-order:], sample.astype("float32"), noise).astype(model_output.dtype)
-
-        self.lower_order_nums = min(self.lower_order_nums + 1, config.solver_order)
-        self._step_index += 1
-        return SchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        self._remember(model_output)
+        dtype = "float32" if self._in_float32 else model_output.dtype
+        noise = self._step_noise(model_output, generator, dtype) if variance_noise is None else variance_noise.astype(dtype)
+        if self._in_float32:
+            sample = sample.astype(dtype)
+        prev_sample = self._update(self.model_outputs[-self._order() :], sample, noise)
+        return self._end_step(prev_sample.astype(model_output.dtype) if self._in_float32 else prev_sample, return_dict)

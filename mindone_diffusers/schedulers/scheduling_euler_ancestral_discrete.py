@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from ..core.errors import UnsupportedError
 from .arrays import Array, randn_like
-from .cores import SigmaScheduler
+from .cores import SigmaScheduler, ancestral_levels
 from .scheduling_utils import DenoisedSchedulerOutput
 from .tables import sigmas_of
 
@@ -86,15 +85,13 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
             IndexError: `timestep` is not in the schedule.
         """
         self._refuse_integer(timestep)
-        if self.config.prediction_type == "sample":
-            raise UnsupportedError("prediction_type 'sample' is not supported here; use EulerDiscreteScheduler")
+        self._refuse_sample_prediction()
         index = self._begin_step(timestep)
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
         sample = sample.astype("float32")
 
         original = self._predict_original(model_output, sample, sigma)
-        sigma_up = sigma_next * (1 - (sigma_next / sigma) ** 2) ** 0.5
-        sigma_down = sigma_next**2 / sigma
+        sigma_down, sigma_up = ancestral_levels(sigma, sigma_next)
         prev_sample = sample + ((sigma_down - sigma) / sigma) * (sample - original)
         prev_sample = prev_sample + sigma_up * randn_like(model_output, generator)
         prev_sample = prev_sample.astype(model_output.dtype)

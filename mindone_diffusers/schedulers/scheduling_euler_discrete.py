@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, on_host, randn_like
+from .arrays import Array, on_host
 from .cores import SigmaScheduler, velocity
 from .scheduling_utils import DenoisedSchedulerOutput
 from .tables import linspace_float32, sigma_to_timestep, sigmas_of
@@ -152,12 +152,7 @@ class EulerDiscreteScheduler(SigmaScheduler):
         self._refuse_integer(timestep)
         index = self._begin_step(timestep)
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
-        sample = sample.astype("float32")
-
-        churn = min(s_churn / (len(self.sigmas) - 1), 2**0.5 - 1) if s_tmin <= sigma <= s_tmax else 0.0
-        sigma_hat = sigma * (churn + 1)
-        if churn > 0:
-            sample = sample + (s_noise * (sigma_hat**2 - sigma**2) ** 0.5) * randn_like(model_output, generator)
+        sample, sigma_hat = self._churn(model_output, sample.astype("float32"), s_churn, s_tmin, s_tmax, s_noise, generator)
         if self.config.prediction_type == "original_sample":
             original = model_output
         else:  # v-prediction's scalings are those of the noise level the model was called with

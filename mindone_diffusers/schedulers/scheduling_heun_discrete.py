@@ -7,9 +7,8 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from .arrays import Array
-from .cores import SigmaScheduler, threshold_or_clip
+from .cores import TwoStageScheduler, clip
 from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import timestep_grid
 
 
 @dataclass
@@ -17,7 +16,7 @@ class HeunDiscreteSchedulerOutput(DenoisedSchedulerOutput):
     """`prev_sample` and `pred_original_sample` of a stage of a Heun step."""
 
 
-class HeunDiscreteScheduler(SigmaScheduler):
+class HeunDiscreteScheduler(TwoStageScheduler):
     """Second-order steps of two model calls: an Euler step, then its correction by the mean of the derivatives at both ends.
 
     Every timestep but the first is there twice; the last step is Euler's.
@@ -41,7 +40,6 @@ class HeunDiscreteScheduler(SigmaScheduler):
         ConfigError: more than one of the `use_..._sigmas`.
     """
 
-    order = 2
     _beta_schedules = ("linear", "scaled_linear", "squaredcos_cap_v2", "exp")
 
     @register_to_config
@@ -83,21 +81,14 @@ class HeunDiscreteScheduler(SigmaScheduler):
         Raises:
             ConfigError: not exactly one given; `timesteps` with an option that chooses them; an unknown name in the config.
         """
-        config = self.config
         self._check_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
         self.num_inference_steps = len(timesteps) if num_inference_steps is None else num_inference_steps
         if timesteps is None:
-            length = config.num_train_timesteps if num_train_timesteps is None else num_train_timesteps
-            timesteps = timestep_grid(config.timestep_spacing, num_inference_steps, length, config.steps_offset)
+            timesteps = self._timestep_grid(num_inference_steps, num_train_timesteps)
         self._set_sigmas(np.asarray(timesteps, dtype=np.float32))
         self.sigmas = np.concatenate([self.sigmas[:1], self.sigmas[1:-1].repeat(2), self.sigmas[-1:]])
         self.timesteps = np.concatenate([self.timesteps[:1], self.timesteps[1:].repeat(2)])
         self.prev_derivative = self.dt = self.sample = None
-
-    @property
-    def state_in_first_order(self) -> bool:
-        """Whether the next call is the Euler stage of a step."""
-        return self.dt is None
 
     def step(
         self, model_output: Array, timestep: float, sample: Array, return_dict: bool = True
@@ -118,7 +109,7 @@ class HeunDiscreteScheduler(SigmaScheduler):
             self._init_step_index(timestep)
         index = self._step_index
         sigma = float(self.sigmas[index])  # of this model call: the end of the step in its second stage
-        original = threshold_or_clip(self._predict_original(model_output, sample, sigma), self.config)
+        original = clip(self._predict_original(model_output, sample, sigma), self.config)
         derivative = (sample - original) / sigma
         if self.state_in_first_order:
             self.prev_derivative, self.dt, self.sample = derivative, float(self.sigmas[index + 1]) - sigma, sample

@@ -7,7 +7,7 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array
-from .cores import NO_TIMESTEPS, DiffusionScheduler, unknown_prediction
+from .cores import NO_TIMESTEPS, DiffusionScheduler, adams_bashforth, unknown_prediction
 from .scheduling_utils import SchedulerOutput
 
 
@@ -140,12 +140,8 @@ class PNDMScheduler(DiffusionScheduler):
         elif self.counter == 1 and len(e) == 1:
             model_output = (model_output + e[0]) / 2
             sample, self.cur_sample = self.cur_sample, None
-        elif len(e) == 2:
-            model_output = (3 * e[0] - e[1]) / 2
-        elif len(e) == 3:
-            model_output = (23 * e[0] - 16 * e[1] + 5 * e[2]) / 12
         else:
-            model_output = (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3]) / 24
+            model_output = adams_bashforth(e)
         return self._finish(sample, timestep, prev_timestep, model_output, return_dict)
 
     def _finish(

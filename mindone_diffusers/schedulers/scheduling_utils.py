@@ -1,5 +1,6 @@
 """What every scheduler has: saving and loading, the classes it can be exchanged with, and its outputs."""
 
+import functools
 import os
 from dataclasses import dataclass
 from enum import Enum
@@ -102,5 +103,17 @@ class SchedulerMixin(ConfigMixin):
         """Write `scheduler_config.json`, which PyTorch diffusers reads too, into `save_directory`."""
         self.save_config(save_directory)
 
+    def _option(self, name: str, otherwise: Any = None) -> Any:
+        """A config entry that only some classes have: `from_config` keeps other classes' entries too, and those are not this one's."""
+        return self.config[name] if name in self._own_options() else otherwise
+
+    @classmethod
+    @functools.cache
+    def _own_options(cls) -> frozenset[str]:
+        return frozenset(cls._get_init_keys(cls))
+
     def __len__(self) -> int:
         return self.config.num_train_timesteps
+
+    def __bool__(self) -> bool:
+        return True  # also of those that have no length

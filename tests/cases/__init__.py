@@ -3,6 +3,7 @@
 TABLES = {
     "autoencoders": "tests.cases.autoencoders",
     "schedulers": "tests.schedulers.recording",
+    "schedulers_discrete": "tests.schedulers.recording_discrete",
     "text_encoders": "tests.cases.text_encoders",
     "unet": "tests.cases.unet",
 }

@@ -44,8 +44,15 @@ def test_wrong_arguments():
         randn_tensor((1,), 3)
     with pytest.raises(UnsupportedError, match="strided"):
         randn_tensor((1,), layout="sparse")
-    with pytest.raises(UnsupportedError, match="cuda"):
-        Generator(device="cuda")
+    with pytest.raises(UnsupportedError, match="mps"):
+        Generator(device="mps")
+    for call in (lambda: Generator().get_offset(), lambda: Generator().set_offset(4)):
+        with pytest.raises(UnsupportedError, match="no offset"):
+            call()
+    with pytest.raises(ConfigError, match="within uint8"):
+        Generator().randint(0, 257, (1,), "uint8")
+    with pytest.raises(ConfigError, match="integer dtype"):
+        Generator().randint(0, 2, (1,), "float32")
     with pytest.raises(ConfigError, match="floating"):
         Generator().manual_seed(0).rand((2,), "int32")
     with pytest.raises(ConfigError, match="64 bits"):

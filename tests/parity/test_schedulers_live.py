@@ -14,20 +14,29 @@ import mindone_diffusers  # noqa: E402
 from mindone_diffusers import Generator  # noqa: E402
 from mindone_diffusers.schedulers import KarrasDiffusionSchedulers  # noqa: E402
 from tests.schedulers.cases import CASES  # noqa: E402
-from tests.schedulers.runner import SD, TRAINED_BETAS, ZERO_SNR, Case, compare, run  # noqa: E402
+from tests.schedulers.runner import SD, TRAINED_BETAS, ZERO_SNR, Case, compare, run, smooth_noise  # noqa: E402
 
 CLASSES = sorted({case.scheduler for case in CASES})
 # Those that are exchanged for each other in Stable Diffusion pipelines: they also take one another's configs and calls.
-KARRAS = [name for name in CLASSES if name in KarrasDiffusionSchedulers.__members__]
+# All but EDM's have betas.
+KARRAS = [name for name in CLASSES if name in KarrasDiffusionSchedulers.__members__ and name != "EDMEulerScheduler"]
+# Those whose constructor already calls `set_timesteps`.
+SET_UP = (
+    "DPMSolverSDEScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+)
 SHAPE = (3, 2, 4, 4)
 
 
 def pair(name: str, **config):
-    return getattr(mindone_diffusers, name)(**config), getattr(diffusers, name)(**config)
+    return getattr(mindone_diffusers.schedulers, name)(**config), getattr(diffusers.schedulers, name)(**config)
 
 
 def run_torch(case: Case) -> dict[str, np.ndarray]:
-    scheduler = getattr(diffusers, case.scheduler)(**case.config)
+    scheduler = getattr(diffusers.schedulers, case.scheduler)(**case.config)
     return run(scheduler, case, torch.from_numpy, torch.Generator().manual_seed(3), lambda tensor: tensor.numpy())
 
 
@@ -38,13 +47,13 @@ def quiet():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_loop_numpy(case: Case) -> None:
-    ours = run(getattr(mindone_diffusers, case.scheduler)(**case.config), case, np.asarray, Generator().manual_seed(3))
+    ours = run(getattr(mindone_diffusers.schedulers, case.scheduler)(**case.config), case, np.asarray, Generator().manual_seed(3))
     compare(ours, run_torch(case))
 
 
 @pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case.name)
 def test_loop_mindspore(case: Case) -> None:
-    scheduler = getattr(mindone_diffusers, case.scheduler)(**case.config)
+    scheduler = getattr(mindone_diffusers.schedulers, case.scheduler)(**case.config)
     ours = run(scheduler, case, ms.Tensor, Generator().manual_seed(3), lambda x: x.asnumpy() if isinstance(x, ms.Tensor) else x)
     compare(ours, run_torch(case))
 
@@ -54,7 +63,7 @@ def test_loop_mindspore(case: Case) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_signatures(name: str) -> None:
-    ours, theirs = getattr(mindone_diffusers, name), getattr(diffusers, name)
+    ours, theirs = getattr(mindone_diffusers.schedulers, name), getattr(diffusers.schedulers, name)
     for method in ("__init__", "set_timesteps", "step", "scale_model_input", "add_noise", "set_begin_index", "index_for_timestep"):
         if not hasattr(theirs, method):
             continue
@@ -62,11 +71,10 @@ def test_signatures(name: str) -> None:
         expected = {k: p for k, p in expected.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         assert list(got)[: len(expected)] == list(expected), method
         assert {k: got[k].default for k in expected} == {k: p.default for k, p in expected.items()} or method == "scale_model_input"
-    assert ours.order == theirs.order and sorted(ours._compatibles) == sorted(theirs._compatibles)
+    assert ours.order == getattr(theirs, "order", 1) and sorted(ours._compatibles) == sorted(theirs._compatibles)
     public = {k for k, v in vars(theirs).items() if not k.startswith("_")}
     assert {k for k in public if not hasattr(ours, k)} == set()
-    module = theirs.__module__.rpartition(".")[2]
-    assert ours.__module__ == f"mindone_diffusers.schedulers.{module}"
+    assert ours.__module__ == f"mindone_{theirs.__module__}"
 
 
 def test_shared_names() -> None:
@@ -91,7 +99,9 @@ def test_tables_before_set_timesteps(name: str, config: dict) -> None:
         expected = getattr(theirs, table, None)
         if expected is not None:
             assert getattr(ours, table).dtype == expected.numpy().dtype
-            np.testing.assert_allclose(getattr(ours, table), expected.numpy(), rtol=3e-7, atol=1e-6)
+            # Timesteps between others are interpolated in logarithms, whose last bit is some 3e-5 of a timestep.
+            between = table == "timesteps" and name in SET_UP
+            np.testing.assert_allclose(getattr(ours, table), expected.numpy(), rtol=3e-7, atol=1e-4 if between else 1e-6)
     np.testing.assert_allclose(ours.init_noise_sigma, float(theirs.init_noise_sigma), rtol=3e-7)
     assert len(ours) == len(theirs) and ours.num_inference_steps == theirs.num_inference_steps
 
@@ -157,26 +167,27 @@ def test_get_velocity(name: str) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in KARRAS if name not in ("DDIMScheduler", "PNDMScheduler")])
+@pytest.mark.parametrize("name", [name for name in KARRAS if name not in ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler")])
 def test_add_noise_while_running(name: str) -> None:
     """Inpainting: after a step with a begin index, noise is of the current step's level whatever the timestep."""
     sample, noise = arrays()
     results = []
     for scheduler, kind in zip(pair(name, **SD), (np.asarray, torch.from_numpy)):
         scheduler.set_timesteps(10)
-        scheduler.set_begin_index(3)
+        scheduler.set_begin_index(4)
         x = kind(sample)
         first = scheduler.add_noise(x, kind(noise), scheduler.timesteps[:1])
-        for timestep in scheduler.timesteps[3:6]:
+        for timestep in scheduler.timesteps[4:7]:
             scheduler.scale_model_input(x, timestep)
             x = scheduler.step(kind(noise), timestep, x, return_dict=False)[0]
         results.append((np.asarray(first), np.asarray(scheduler.add_noise(kind(sample), kind(noise), scheduler.timesteps[:1]))))
-        assert scheduler.step_index == 6 and scheduler.begin_index == 3
+        assert scheduler.step_index == 7 and scheduler.begin_index == 4
     for ours, theirs in zip(*results):
         np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", KARRAS)
+# Not of the solver of the SDE: its first and second place are a step's start and middle, and PyTorch's step from a middle is NaN.
+@pytest.mark.parametrize("name", [name for name in KARRAS if name != "DPMSolverSDEScheduler"])
 def test_first_timestep_that_is_there_twice(name: str) -> None:
     """Without a begin index, a loop that starts midway takes the second place of its timestep."""
     sample, noise = arrays()
@@ -191,7 +202,7 @@ def test_first_timestep_that_is_there_twice(name: str) -> None:
         generator = Generator() if kind is np.asarray else torch.Generator()
         for timestep in timesteps:
             scaled = scheduler.scale_model_input(x, timestep)
-            extra = {"generator": generator.manual_seed(1)} if "Ancestral" in name else {}
+            extra = {"generator": generator.manual_seed(1)} if "generator" in inspect.signature(scheduler.step).parameters else {}
             x = scheduler.step(kind(np.sin(np.asarray(scaled))), timestep, x, **extra).prev_sample
         results.append((getattr(scheduler, "step_index", None), np.asarray(x)))
     assert results[0][0] == results[1][0]
@@ -206,14 +217,18 @@ def test_float16(name: str) -> None:
     """Dtypes are upstream's at every step, and values agree to half precision."""
     sample = arrays()[0].astype(np.float16)
     scheduler_np, scheduler_torch = pair(name, **SD)
-    scheduler_ms = getattr(mindone_diffusers, name)(**SD)
+    scheduler_ms = getattr(mindone_diffusers.schedulers, name)(**SD)
     for scheduler in (scheduler_np, scheduler_torch, scheduler_ms):
         scheduler.set_timesteps(6)
+    for scheduler, kind in ((scheduler_np, np.asarray), (scheduler_torch, torch.from_numpy), (scheduler_ms, ms.Tensor)):
+        if hasattr(scheduler, "noise_sampler"):
+            scheduler.noise_sampler = lambda *sigmas, kind=kind: kind(smooth_noise(SHAPE, *map(float, sigmas)).astype(np.float16))
     x_np, x_torch, x_ms = sample, torch.from_numpy(sample), ms.Tensor(sample)
     for timestep_torch, timestep in zip(scheduler_torch.timesteps, scheduler_np.timesteps):
 
         def extra(generator, timestep=timestep):
-            return {"generator": generator.manual_seed(int(timestep))} if "Ancestral" in name else {}
+            seeded = generator.manual_seed(int(timestep))
+            return {"generator": seeded} if "generator" in inspect.signature(scheduler_np.step).parameters else {}
 
         output = np.sin(x_torch.float().numpy()).astype(np.float16)
         for scheduler, x in ((scheduler_np, x_np), (scheduler_ms, x_ms)):
@@ -243,22 +258,23 @@ def test_files_both_ways(name: str, tmp_path) -> None:
     theirs.save_pretrained(tmp_path / "theirs" / "scheduler")
     written = [json.loads((tmp_path / part / "scheduler_config.json").read_text()) for part in ("ours", "theirs/scheduler")]
     assert written[0] == written[1]
-    back = getattr(mindone_diffusers, name).from_pretrained(tmp_path / "theirs", subfolder="scheduler")
-    forth = getattr(diffusers, name).from_pretrained(tmp_path / "ours")
+    back = getattr(mindone_diffusers.schedulers, name).from_pretrained(tmp_path / "theirs", subfolder="scheduler")
+    forth = getattr(diffusers.schedulers, name).from_pretrained(tmp_path / "ours")
     public = [{k: v for k, v in scheduler.config.items() if k[0] != "_"} for scheduler in (ours, theirs, back, forth)]
     assert all(config == public[0] for config in public)
     back.set_timesteps(10)
     forth.set_timesteps(10)
-    np.testing.assert_array_equal(back.timesteps, forth.timesteps.numpy())
+    np.testing.assert_allclose(back.timesteps, forth.timesteps.numpy(), rtol=3e-7, atol=1e-4 if name in SET_UP else 0)
 
 
 @pytest.mark.parametrize("source", KARRAS)
 @pytest.mark.parametrize("target", KARRAS)
 def test_from_config_of_another_class(source: str, target: str) -> None:
     config = {**SD, "timestep_spacing": "leading", "steps_offset": 1, "prediction_type": "v_prediction"}
-    ours, theirs = pair(source, **config)
-    ours = getattr(mindone_diffusers, target).from_config(ours.config)
-    theirs = getattr(diffusers, target).from_config(theirs.config)
+    taken = inspect.signature(getattr(diffusers.schedulers, source).__init__).parameters
+    ours, theirs = pair(source, **{name: value for name, value in config.items() if name in taken})
+    ours = getattr(mindone_diffusers.schedulers, target).from_config(ours.config)
+    theirs = getattr(diffusers.schedulers, target).from_config(theirs.config)
     public = [{k: v for k, v in scheduler.config.items() if k[0] != "_"} for scheduler in (ours, theirs)]
     assert public[0] == public[1]
 
@@ -268,14 +284,14 @@ def test_from_config_of_another_class(source: str, target: str) -> None:
 GRIDS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 BAD_CONFIGS = [
     *((name, {"beta_schedule": "nonsense"}) for name in KARRAS),
-    *((name, {GRIDS[0]: True, GRIDS[1]: True}) for name in KARRAS if name[:3] in ("LMS", "Heu", "DPM") or name.startswith("EulerD")),
+    *((name, {GRIDS[0]: True, GRIDS[1]: True}) for name in KARRAS if name[:3] in ("LMS", "Heu", "DPM", "KDP") or name.startswith("EulerD")),
     ("DPMSolverMultistepScheduler", {"algorithm_type": "nonsense"}),
     ("DPMSolverMultistepScheduler", {"solver_type": "nonsense"}),
     ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}),
 ]
-EULER, DPM = "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"
+EULER, DPM, SINGLE = "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"
 BAD_CALLS = [
-    *((name, {"timestep_spacing": "nonsense"}, {"num_inference_steps": 5}) for name in KARRAS if name[:3] not in ("LMS", "Heu")),
+    *((name, {"timestep_spacing": "nonsense"}, {"num_inference_steps": 5}) for name in KARRAS if name not in (*SET_UP, SINGLE)),
     ("DDIMScheduler", {}, {"num_inference_steps": 1001}),
     ("PNDMScheduler", {}, {"num_inference_steps": 3}),
     *((name, {}, {}) for name in (EULER, DPM, "HeunDiscreteScheduler")),
@@ -294,9 +310,9 @@ BAD_CALLS = [
 @pytest.mark.parametrize("name, config", BAD_CONFIGS)
 def test_refused_by_both_constructors(name: str, config: dict) -> None:
     with pytest.raises(Exception) as theirs:
-        getattr(diffusers, name)(**config)
+        getattr(diffusers.schedulers, name)(**config)
     with pytest.raises(theirs.type):
-        getattr(mindone_diffusers, name)(**config)
+        getattr(mindone_diffusers.schedulers, name)(**config)
 
 
 @pytest.mark.parametrize("name, config, arguments", BAD_CALLS)
@@ -321,15 +337,15 @@ def test_refused_by_both_steps(name: str) -> None:
         return scheduler.step(kind(x), timestep, kind(x), **kwargs)
 
     bad = [({"prediction_type": "nonsense"}, {})]
-    if name.startswith(("DDIM", "DPM")):
+    if name.startswith(("DDIM", "DPM")) and name not in SET_UP:
         bad += [({}, {"started": False})]
     if name.startswith("DDIM"):
         bad += [({}, {"eta": 1.0, "generator": torch.Generator(), "variance_noise": x})]
     if name.startswith("Euler"):
         bad += [({}, {"timestep": 3})]
-    if name.startswith(("Euler", "LMS", "Heun")):
-        bad += [({}, {"timestep": 3.5})]
-    if name == "EulerAncestralDiscreteScheduler":
+    if name.startswith("Euler") or name in SET_UP:
+        bad += [({}, {"timestep": 3.7})]
+    if name.startswith(("EulerAncestral", "KDPM2")) or name == "DPMSolverSDEScheduler":
         bad += [({"prediction_type": "sample"}, {})]
     for config, kwargs in bad:
         with pytest.raises(Exception) as theirs:

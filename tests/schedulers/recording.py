@@ -16,7 +16,7 @@ def record(device: str) -> dict[str, np.ndarray]:
     diffusers.utils.logging.set_verbosity_error()
     recorded = {}
     for case in CASES:
-        scheduler = getattr(diffusers, case.scheduler)(**case.config)
+        scheduler = getattr(diffusers.schedulers, case.scheduler)(**case.config)
         scheduler.set_timesteps = functools.partial(scheduler.set_timesteps, device=device)
         result = run(
             scheduler,

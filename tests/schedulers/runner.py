@@ -10,6 +10,7 @@ import numpy as np
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ZERO_SNR = {**SD, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 SPACINGS = ("linspace", "leading", "trailing")
+ORIGINALS = ("pred_original_sample", "denoised", "pred_noised_sample")
 TRAINED_BETAS = np.linspace(0.001, 0.02, 100).tolist()
 
 
@@ -23,11 +24,19 @@ class Case:
     step: dict[str, Any] = field(default_factory=dict)
     begin: int | None = None
     channels: int = 2
+    loop: Callable | None = None  # in place of `run`'s, of a scheduler with other methods than `step`; arguments as `run`
+    shape: tuple[int, ...] | None = None  # of a sample, if it is not (channels, 4, 4)
 
     @property
     def float64_coefficients(self) -> bool:
         """Whether PyTorch is to take its steps' factors in float64: in float32 this one has lost too many digits to compare with."""
-        return self.config.get("algorithm_type") == "sde-dpmsolver++" and self.config.get("solver_order") == 3
+        algorithm = self.config.get("algorithm_type")
+        order = max(self.config.get(name, 2) for name in ("solver_order", "predictor_order", "corrector_order"))
+        if self.scheduler in ("RePaintScheduler", "SASolverScheduler"):  # a jump multiplies by a hundred roots; a solver inverts integrals
+            return True
+        if self.scheduler == "DEISMultistepScheduler":
+            return "use_flow_sigmas" in self.config
+        return order == 4 or order == 3 and algorithm == "sde-dpmsolver++"
 
     @property
     def name(self) -> str:
@@ -42,7 +51,14 @@ def model(sample: np.ndarray, timestep: float, prediction_channels: int) -> np.n
     """A made-up prediction: smooth in the sample and the timestep, different in every place."""
     place = np.arange(sample.size, dtype=np.float64).reshape(sample.shape)
     output = np.sin(1.3 * sample.astype(np.float64) + 0.004 * timestep + place) + 0.3 * np.cos(0.7 * place)
-    return np.concatenate([output] * (prediction_channels // sample.shape[1]), axis=1).astype(np.float32)
+    # A learned variance, in the channels after the prediction's, is positive, and not so near 0 that its root is ill-conditioned.
+    return np.concatenate([output, abs(output) + 0.5], axis=1)[:, :prediction_channels].astype(np.float32)
+
+
+def smooth_noise(shape: tuple[int, ...], sigma: float, sigma_next: float) -> np.ndarray:
+    """Made-up noise between two noise levels."""
+    first, second = np.random.default_rng(1).standard_normal((2, *shape))
+    return (np.sin(sigma) * first + np.cos(sigma_next) * second).astype(np.float32)
 
 
 def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Callable = np.asarray) -> dict[str, np.ndarray]:
@@ -58,35 +74,71 @@ def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Call
     Returns:
         "timesteps", "sigmas" (if there are), "samples" (initial, then one a step), "originals" (if predicted).
     """
+    if case.loop is not None:
+        return case.loop(scheduler, case, array, generator, plain)
     scheduler.set_timesteps(**case.timesteps)
-    if case.float64_coefficients and hasattr(scheduler.sigmas, "double"):
-        scheduler.sigmas = scheduler.sigmas.double()
+    for table in ("sigmas", "alphas_cumprod", "betas") if case.float64_coefficients else ():
+        if hasattr(getattr(scheduler, table, None), "double"):
+            setattr(scheduler, table, getattr(scheduler, table).double())
     random = np.random.default_rng(0)
-    shape = (2 if case.config.get("thresholding") else 1, case.channels, 4, 4)
+    shape = (2 if case.config.get("thresholding") else 1, *(case.shape or (case.channels, 4, 4)))
     noise = random.standard_normal(shape).astype(np.float32)
     timesteps = scheduler.timesteps
     result = {"timesteps": plain(timesteps)}
     if hasattr(scheduler, "sigmas"):
         result["sigmas"] = plain(scheduler.sigmas).astype(np.float32)
     if case.begin is None:
-        sample = array((noise * np.float32(scheduler.init_noise_sigma)).astype(np.float32))
+        sample = array((noise * np.float32(getattr(scheduler, "init_noise_sigma", 1))).astype(np.float32))
     else:
-        scheduler.set_begin_index(case.begin)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(case.begin)
         timesteps = timesteps[case.begin :]
-        sample = scheduler.add_noise(array(random.standard_normal(shape).astype(np.float32)), array(noise), timesteps[:1])
-    arguments = dict(case.step)
-    if "generator" in inspect.signature(scheduler.step).parameters:
-        arguments["generator"] = generator
+        clean = array(random.standard_normal(shape).astype(np.float32))
+        if hasattr(scheduler, "scale_noise"):
+            sample = scheduler.scale_noise(clean, timesteps[:1], array(noise))
+        else:
+            sample = scheduler.add_noise(clean, array(noise), timesteps[:1])
+    if case.scheduler == "DDPMWuerstchenScheduler":  # the last timestep is where the last step ends, and a step takes one a sample
+        timesteps = timesteps[:-1].reshape(-1, 1)
+    if hasattr(scheduler, "noise_sampler"):  # a Brownian path changes more than float32's last bits of the times it is asked for
+        scheduler.noise_sampler = lambda sigma, sigma_next: array(smooth_noise(shape, float(sigma), float(sigma_next)))
     samples, originals = [plain(sample)], []
-    channels = case.channels * (2 if case.config.get("variance_type") else 1)
-    for timestep in timesteps:
-        output = model(plain(scheduler.scale_model_input(sample, timestep)), float(timestep), channels)
-        result_of_step = scheduler.step(array(output), timestep, sample, **arguments)
-        sample = result_of_step.prev_sample
+    channels = shape[1] * (2 if str(case.config.get("variance_type")).startswith("learned") else 1)
+    image, mask = random.standard_normal(shape).astype(np.float32), (random.random(shape) < 0.5).astype(np.float32)
+    taken = inspect.signature(scheduler.step).parameters
+    original = last_timestep = None
+    for index, timestep in enumerate(timesteps):
+        if hasattr(scheduler, "undo_step") and last_timestep is not None and timestep > last_timestep:  # RePaint's jumps
+            sample, last_timestep = scheduler.undo_step(sample, last_timestep, generator), timestep
+            samples.append(plain(sample))
+            continue
+        offered = {
+            "generator": generator,
+            "prev_timestep": timesteps[index + 1] if index + 1 < len(timesteps) else None,
+            "timestep_back": last_timestep,
+            "old_pred_original_sample": original,
+            "original_image": array(image),
+            "mask": array(mask),
+            "cur_sampling_step": index,
+            "dmd_noisy_tensor": array(noise[..., ::-1].copy()),
+            "dmd_sigmas": getattr(scheduler, "sigmas", None),
+            "dmd_timesteps": timesteps,
+            "all_timesteps": timesteps,
+        }
+        arguments = {name: value for name, value in offered.items() if name in taken} | case.step
+        scaled = plain(scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample)
+        # Pi-Flow's models predict `n_grid` times, in the last axis.
+        output = model(np.tile(scaled, case.config.get("n_grid", 1)), timestep.item(), channels)
+        result_of_step = scheduler.step(model_output=array(output), timestep=timestep, sample=sample, **arguments)
+        if isinstance(result_of_step, tuple):  # CogVideoX's DPM, in PyTorch
+            result_of_step = dict(zip(("prev_sample", "pred_original_sample"), result_of_step))
+        sample, last_timestep = result_of_step["prev_sample"], timestep
         samples.append(plain(sample))
-        if "pred_original_sample" in result_of_step:
-            originals.append(plain(result_of_step.pred_original_sample))
-    result["samples"] = np.stack(samples)
+        original = next((result_of_step[name] for name in ORIGINALS if name in result_of_step), None)
+        if original is not None:
+            originals.append(plain(original))
+    largest = max(samples, key=np.size).shape  # samples that grow are repeated, to be of one size here
+    result["samples"] = np.stack([np.resize(sample, largest) for sample in samples])
     if originals:
         result["originals"] = np.stack(originals)
     return result
@@ -103,7 +155,7 @@ def deviation(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> flo
     for name in {"samples", "originals"} & theirs.keys():
         axes = tuple(range(1, theirs[name].ndim))
         difference = np.abs(ours[name].astype(np.float64) - theirs[name]).max(axis=axes)
-        worst = max(worst, (difference / np.maximum(np.abs(theirs[name]).max(axis=axes), floor)).max())
+        worst = np.maximum(worst, (difference / np.maximum(np.abs(theirs[name]).max(axis=axes), floor)).max())  # NaN if anything is
     return worst
 
 
@@ -115,8 +167,9 @@ def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
     """
     assert ours.keys() == theirs.keys()
     assert ours["timesteps"].dtype == theirs["timesteps"].dtype
-    # A last bit of a logarithm of a sigma is some 3e-5 of a timestep.
-    np.testing.assert_allclose(ours["timesteps"], theirs["timesteps"], rtol=0, atol=0 if ours["timesteps"].dtype == np.int64 else 1e-4)
+    # A last bit of a logarithm of a sigma is some 3e-5 of a timestep, and float32's own are 6e-5 of those above 512.
+    exact = ours["timesteps"].dtype == np.int64
+    np.testing.assert_allclose(ours["timesteps"], theirs["timesteps"], rtol=0 if exact else 2**-22, atol=0 if exact else 1e-4)
     if "sigmas" in ours:
         np.testing.assert_array_max_ulp(ours["sigmas"], theirs["sigmas"], 32)
     assert deviation(ours, theirs) < 1e-5

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-import mindone_diffusers
-from mindone_diffusers import Generator
+from mindone_diffusers import Generator, schedulers
 
 from .cases import CASES
 from .runner import Case, compare, run
@@ -23,7 +22,7 @@ def reference():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_replay(case: Case, reference) -> None:
-    scheduler = getattr(mindone_diffusers, case.scheduler)(**case.config)
+    scheduler = getattr(schedulers, case.scheduler)(**case.config)
     ours = run(scheduler, case, array=lambda values: values, generator=Generator().manual_seed(0))
     ours.pop("originals", None)
     compare(ours, {name: reference.get_tensor(f"{case.name}|{name}") for name in ours})

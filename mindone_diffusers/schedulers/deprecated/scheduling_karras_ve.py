@@ -1,0 +1,143 @@
+"""Stochastic second-order sampling of variance-exploding models (arXiv 2206.00364, algorithm 2)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...core.configuration import register_to_config
+from ...core.errors import UnsupportedError
+from ..arrays import Array, randn_like
+from ..scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin
+
+
+@dataclass
+class KarrasVeOutput(DenoisedSchedulerOutput):
+    """What a stage of a step returns.
+
+    Args:
+        prev_sample: the sample at the next, less noisy, timestep; shape of the sample given.
+        pred_original_sample: the clean sample predicted at this stage.
+        derivative: of the sample by sigma, which `step_correct` takes.
+    """
+
+    derivative: Any = None
+
+
+class KarrasVeScheduler(SchedulerMixin):
+    """Steps of three calls: noise is added (`add_noise_to_input`), an Euler step is made (`step`), and corrected (`step_correct`).
+
+    The model's output is minus its prediction of the noise.
+
+    Args:
+        sigma_min: lowest noise level.
+        sigma_max: highest noise level.
+        s_noise: standard deviation of the noise that is added.
+        s_churn: how much noise is added in all, where `s_min <= sigma <= s_max`.
+        s_min: see `s_churn`.
+        s_max: see `s_churn`.
+    """
+
+    order = 2
+
+    @register_to_config
+    def __init__(
+        self,
+        sigma_min: float = 0.02,
+        sigma_max: float = 100,
+        s_noise: float = 1.007,
+        s_churn: float = 80,
+        s_min: float = 0.05,
+        s_max: float = 50,
+    ):
+        self.init_noise_sigma = sigma_max
+        self.num_inference_steps: int | None = None
+        self.timesteps: np.ndarray | None = None
+        self.schedule: np.ndarray | None = None
+
+    def scale_model_input(self, sample: Array, timestep: Any = None) -> Array:
+        """The sample itself: this scheduler's samples are what the model takes."""
+        return sample
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """Choose timesteps, the integers below `num_inference_steps`, and noise levels.
+
+        `schedule[t]` is the noise level at t; as in PyTorch diffusers from sigma_max^2 at the first timestep to sigma_min^2 at 0.
+
+        Args:
+            num_inference_steps: how many, 2 or more.
+            device: ignored, timesteps stay on the host.
+        """
+        self.num_inference_steps = num_inference_steps
+        self.timesteps = np.arange(num_inference_steps)[::-1].copy()
+        high, low = self.config.sigma_max**2, self.config.sigma_min**2
+        self.schedule = (high * (low / high) ** (self.timesteps / (num_inference_steps - 1))).astype(np.float32)
+
+    def add_noise_to_input(self, sample: Array, sigma: float, generator: Any = None) -> tuple[Array, float]:
+        """A sample with a little noise added, and its noise level.
+
+        Args:
+            sample: shape (batch, ...).
+            sigma: its noise level.
+            generator: draws the noise, in float32.
+        """
+        config = self.config
+        churn = min(config.s_churn / self.num_inference_steps, 2**0.5 - 1) if config.s_min <= sigma <= config.s_max else 0.0
+        sigma = float(sigma)
+        sigma_hat = sigma * (1 + churn)
+        noise = randn_like(sample, generator, "float32")
+        return sample + config.s_noise * (sigma_hat**2 - sigma**2) ** 0.5 * noise, sigma_hat
+
+    def step(
+        self, model_output: Array, sigma_hat: float, sigma_prev: float, sample_hat: Array, return_dict: bool = True
+    ) -> KarrasVeOutput | tuple[Array, Array]:
+        """An Euler step.
+
+        Args:
+            model_output: the model's output for `sample_hat`, same shape.
+            sigma_hat: the noise level after noise was added.
+            sigma_prev: the noise level to step to.
+            sample_hat: the sample after noise was added, shape (batch, ...).
+            return_dict: return a `KarrasVeOutput`, else (prev_sample, derivative).
+        """
+        derivative = -model_output
+        sample_prev = sample_hat + (float(sigma_prev) - float(sigma_hat)) * derivative
+        return self._output(sample_prev, derivative, sample_hat + float(sigma_hat) * model_output, return_dict)
+
+    def step_correct(
+        self,
+        model_output: Array,
+        sigma_hat: float,
+        sigma_prev: float,
+        sample_hat: Array,
+        sample_prev: Array,
+        derivative: Array,
+        return_dict: bool = True,
+    ) -> KarrasVeOutput | tuple[Array, Array]:
+        """The same step along the mean of the derivatives at both ends.
+
+        Args:
+            model_output: the model's output for `sample_prev`, same shape.
+            sigma_hat: as for `step`.
+            sigma_prev: as for `step`.
+            sample_hat: as for `step`.
+            sample_prev: what `step` gave.
+            derivative: what `step` gave.
+            return_dict: return a `KarrasVeOutput`, else (prev_sample, derivative).
+        """
+        original = sample_prev + float(sigma_prev) * model_output
+        sample_prev = sample_hat + (float(sigma_prev) - float(sigma_hat)) / 2 * (derivative - model_output)
+        return self._output(sample_prev, derivative, original, return_dict)
+
+    def _output(self, prev_sample: Array, derivative: Array, original: Array, return_dict: bool) -> KarrasVeOutput | tuple[Array, Array]:
+        if not return_dict:
+            return prev_sample, derivative
+        return KarrasVeOutput(prev_sample=prev_sample, derivative=derivative, pred_original_sample=original)
+
+    def add_noise(self, original_samples: Array, noise: Array, timesteps: Any) -> Array:
+        """There is none.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError("KarrasVeScheduler has no add_noise; use add_noise_to_input, or another scheduler")
