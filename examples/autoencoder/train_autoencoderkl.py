@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder or repository with the AutoencoderKL to train")
     parser.add_argument("--subfolder", default="vae")
     parser.add_argument("--train_data_dir", required=True, help="folder of images")
-    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--resolution", type=int, default=256)
     parser.add_argument(
         "--crop", type=int, help="train on random parts of this side, in pixels; much faster, for autoencoders without attention"
     )

@@ -45,13 +45,13 @@ def write_model(folder: Path, seed: int = 0) -> None:
     """The pipeline folder, with an AutoencoderTiny in `vae_tiny`."""
     tokenizer = write_tokenizer(folder / "tokenizer")
     unet = UNet2DConditionModel(
-        sample_size=SIZE // 16, in_channels=8, out_channels=8, block_out_channels=(96, 128), layers_per_block=1, cross_attention_dim=96, attention_head_dim=4,
+        sample_size=SIZE // 8, block_out_channels=(80, 112), layers_per_block=1, cross_attention_dim=96, attention_head_dim=4,
         norm_num_groups=16, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
     vae = AutoencoderKL(
-        block_out_channels=(8, 16, 32, 64, 64), down_block_types=("DownEncoderBlock2D",) * 5, up_block_types=("UpDecoderBlock2D",) * 5,
-        norm_num_groups=8, latent_channels=8, sample_size=SIZE, mid_block_add_attention=False,
+        block_out_channels=(16, 32, 64, 64), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4, sample_size=SIZE, mid_block_add_attention=False,
     )  # fmt: skip
     text_encoder = CLIPTextModel(
         vocab_size=len(tokenizer), hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=3,
@@ -59,8 +59,8 @@ def write_model(folder: Path, seed: int = 0) -> None:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     tiny = AutoencoderTiny(
-        encoder_block_out_channels=(16,) * 5, decoder_block_out_channels=(32, 32, 32, 16, 16), num_encoder_blocks=(1,) * 5,
-        num_decoder_blocks=(2, 2, 1, 1, 1), latent_channels=8,
+        encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(32, 32, 16, 16), num_encoder_blocks=(1,) * 4,
+        num_decoder_blocks=(2, 2, 1, 1),
     )  # fmt: skip
     for model in (unet, vae, text_encoder, tiny):
         model.fill_parameters(seed)

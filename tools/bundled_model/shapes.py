@@ -26,16 +26,16 @@ COLORS = {
     "black": (25, 25, 25),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-RADII = {"small": (0.15, 0.20), "large": (0.29, 0.36)}
+RADII = {"small": (0.18, 0.23), "large": (0.31, 0.38)}
 """Radius of the circle around the shape, as a part of the picture's side."""
 PLACES = {
     "in the middle": (0.5, 0.5),
-    "on the left": (0.27, 0.5),
-    "on the right": (0.73, 0.5),
-    "at the top": (0.5, 0.27),
-    "at the bottom": (0.5, 0.73),
+    "on the left": (0.25, 0.5),
+    "on the right": (0.75, 0.5),
+    "at the top": (0.5, 0.25),
+    "at the bottom": (0.5, 0.75),
 }
-SIZE = 128
+SIZE = 64
 
 
 @dataclass(frozen=True)

@@ -186,8 +186,8 @@ inline Full gelu_tanh(Full x) {  // 0.5 x (1 + tanh u) = x / (1 + exp(-2u))
   return x / (1.0f + exp2(u * (-2 * kLog2E)));
 }
 
-// x Phi(x), with log2(erfc(t) / 2) as a polynomial in t = |x| / sqrt(2): 5e-10 from exact before rounding.
-inline Full gelu(Full x) {
+// Phi(x), with log2(erfc(t) / 2) as a polynomial in t = |x| / sqrt(2): 5e-10 from exact before rounding.
+inline Full normal_cdf(Full x) {
   const Full t = (x < 0.0f ? -x : x) * 0.707106781f;
   Full exponent = 1.52031283e-6f * t - 2.80402343e-5f;
   exponent = exponent * t + 2.26020907e-4f;
@@ -200,7 +200,16 @@ inline Full gelu(Full x) {
   exponent = exponent * t + 1.62790722f;
   exponent = exponent * t + 1.0f;
   const Full tail = exp2(-exponent);
-  return x * (x < 0.0f ? tail : 1.0f - tail);
+  return x < 0.0f ? tail : 1.0f - tail;
+}
+
+inline Full gelu(Full x) { return x * normal_cdf(x); }
+
+inline Full gelu_slope(Full x) { return normal_cdf(x) + x * 0.398942280f * exp2(x * x * (-0.5f * kLog2E)); }
+
+inline Full silu_slope(Full x) {
+  const Full sigmoid = 1.0f / (1.0f + exp2(x * -kLog2E));
+  return sigmoid * (1.0f + x * (1.0f - sigmoid));
 }
 
 // Loops
@@ -229,6 +238,19 @@ int map(void** params, int64_t count, Function function) {
   parallel(chunks, chunk, [=](int64_t i) {
     const int64_t start = i * chunk;
     map_row(from + start, from + start, to + start, std::min(chunk, count - start), [=](Full x, Full) { return function(x); });
+  });
+  return 0;
+}
+
+// (input, gradient of the output) -> gradient of the input, for a function of one element with this slope
+template <class Function>
+int map_gradient(void** params, int64_t count, Function slope) {
+  const float *from = (const float*)params[0], *gradient = (const float*)params[1];
+  float* to = (float*)params[2];
+  const int64_t chunk = 1 << 12, chunks = (count + chunk - 1) / chunk;
+  parallel(chunks, chunk, [=](int64_t i) {
+    const int64_t start = i * chunk;
+    map_row(from + start, gradient + start, to + start, std::min(chunk, count - start), [=](Full x, Full dy) { return dy * slope(x); });
   });
   return 0;
 }
@@ -270,6 +292,32 @@ struct Moments {
     const double delta = part_mean - mean;
     mean += delta * count / (before + count);
     squares += sum((spread[0] + spread[1]) + (spread[2] + spread[3])) + delta * delta * before * count / (before + count);
+  }
+};
+
+// Sums of a row `y` and of y times the distance of `x` from `center`, by chunks of which each is summed in float32.
+struct Sums {
+  double total = 0, product = 0;
+
+  Sums(const float* x, const float* y, int64_t length, float center) {
+    const int64_t chunk = 1 << 10;
+    for (int64_t start = 0; start < length; start += chunk) {
+      const int64_t count = std::min(chunk, length - start);
+      Full part = {}, products = {};
+      int64_t i = 0;
+      for (; i + kLanes <= count; i += kLanes) {
+        const Full values = load<Full>(y + start + i);
+        part += values;
+        products += values * (load<Full>(x + start + i) - center);
+      }
+      if (i < count) {
+        const Full values = load_part(y + start + i, count - i);
+        part += values;
+        products += values * (load_part(x + start + i, count - i) - center);
+      }
+      total += sum(part);
+      product += sum(products);
+    }
   }
 };
 
@@ -483,6 +531,10 @@ KERNEL(Gelu) { return map(params, elements(shapes[0], ranks[0]), gelu); }
 
 KERNEL(GeluTanh) { return map(params, elements(shapes[0], ranks[0]), gelu_tanh); }
 
+KERNEL(SiluGrad) { return map_gradient(params, elements(shapes[0], ranks[0]), silu_slope); }
+
+KERNEL(GeluGrad) { return map_gradient(params, elements(shapes[0], ranks[0]), gelu_slope); }
+
 // (input (..., 2C)) -> (..., C)
 KERNEL(Geglu) {
   const float* input = (const float*)params[0];
@@ -491,6 +543,21 @@ KERNEL(Geglu) {
   parallel(rows, columns, [=](int64_t row) {
     const float* from = input + row * 2 * columns;
     map_row(from, from + columns, output + row * columns, columns, [](Full hidden, Full gate) { return hidden * gelu(gate); });
+  });
+  return 0;
+}
+
+// (input (..., 2C), gradient (..., C)) -> (..., 2C)
+KERNEL(GegluGrad) {
+  const float *input = (const float*)params[0], *gradient = (const float*)params[1];
+  float* output = (float*)params[2];
+  const int64_t columns = shapes[1][ranks[1] - 1], rows = elements(shapes[1], ranks[1]) / std::max<int64_t>(columns, 1);
+  parallel(rows, 2 * columns, [=](int64_t row) {
+    const float *hidden = input + row * 2 * columns, *gate = hidden + columns, *dy = gradient + row * columns;
+    float *to = output + row * 2 * columns, *to_gate = to + columns;
+    map_row(gate, dy, to, columns, [](Full g, Full d) { return d * gelu(g); });
+    map_row(gate, dy, to_gate, columns, [](Full g, Full d) { return d * gelu_slope(g); });
+    map_row(hidden, to_gate, to_gate, columns, [](Full h, Full d) { return d * h; });
   });
   return 0;
 }
@@ -515,6 +582,37 @@ KERNEL(GroupNorm) {
   return 0;
 }
 
+// (input (N, C, ...), weight (C), gradient (N, C, ...), groups, eps) -> (N, C, ...), and each sample's part of the weight's and of the
+// bias's gradient, (2, N, C)
+KERNEL(GroupNormGrad) {
+  const float *input = (const float*)params[0], *weight = (const float*)params[1], *gradient = (const float*)params[2];
+  const int64_t groups = (int64_t)*(const float*)params[3];
+  const float eps = *(const float*)params[4];
+  float *output = (float*)params[5], *parts = (float*)params[6];
+  const int64_t samples = shapes[0][0], all = shapes[0][1], channels = all / groups, area = elements(shapes[0] + 2, ranks[0] - 2);
+  const int64_t length = channels * area;
+  parallel(samples * groups, 3 * length, [=](int64_t i) {
+    const Moments moments(input + i * length, length);
+    const double deviation = 1 / std::sqrt(moments.squares / length + eps);
+    double along = 0, across = 0;  // sums of weight * dy and of weight * dy * normalised x
+    for (int64_t c = 0; c < channels; c++) {
+      const int64_t start = i * length + c * area, channel = i % groups * channels + c, place = i / groups * all + channel;
+      const Sums sums(input + start, gradient + start, area, (float)moments.mean);
+      parts[place] = (float)(sums.product * deviation);
+      parts[samples * all + place] = (float)sums.total;
+      along += weight[channel] * sums.total;
+      across += weight[channel] * sums.product * deviation;
+    }
+    const float mean = (float)moments.mean, slope = (float)(across / length * deviation * deviation), shift = (float)(along / length * deviation);
+    for (int64_t c = 0; c < channels; c++) {
+      const int64_t start = i * length + c * area;
+      const float scale = (float)(weight[i % groups * channels + c] * deviation);
+      map_row(input + start, gradient + start, output + start, area, [=](Full x, Full dy) { return dy * scale - shift - (x - mean) * slope; });
+    }
+  });
+  return 0;
+}
+
 // (input (..., C), weight (C), bias (C), eps); weight and bias may have several axes
 KERNEL(LayerNorm) {
   const float *input = (const float*)params[0], *weight = (const float*)params[1], *bias = (const float*)params[2];
@@ -528,6 +626,34 @@ KERNEL(LayerNorm) {
     const float scale = (float)(1 / std::sqrt(moments.squares / length + eps)), mean = (float)moments.mean;
     map_row(from, weight, to, length, [=](Full x, Full w) { return (x - mean) * scale * w; });
     map_row(to, bias, to, length, [](Full x, Full b) { return x + b; });
+  });
+  return 0;
+}
+
+// (input (..., C), weight (C), gradient (..., C), eps) -> (..., C), and the weight's and bias's gradients, in `parts` sums of rows each,
+// (2, parts, C)
+KERNEL(LayerNormGrad) {
+  const float *input = (const float*)params[0], *weight = (const float*)params[1], *gradient = (const float*)params[2];
+  const float eps = *(const float*)params[3];
+  float *output = (float*)params[4], *sums = (float*)params[5];
+  const int64_t length = elements(shapes[1], ranks[1]), rows = elements(shapes[0], ranks[0]) / length, parts = shapes[5][1];
+  parallel(parts, rows * length / parts, [=](int64_t part) {
+    float *weights = sums + part * length, *biases = sums + (parts + part) * length;
+    std::fill(weights, weights + length, 0.0f);
+    std::fill(biases, biases + length, 0.0f);
+    for (int64_t row = part * rows / parts; row < (part + 1) * rows / parts; row++) {
+      const float *from = input + row * length, *dy = gradient + row * length;
+      float* to = output + row * length;
+      const Moments moments(from, length);
+      const float scale = (float)(1 / std::sqrt(moments.squares / length + eps)), mean = (float)moments.mean;
+      map_row(from, dy, to, length, [=](Full x, Full d) { return (x - mean) * scale * d; });
+      map_row(to, weights, weights, length, [](Full d, Full w) { return w + d; });
+      map_row(dy, biases, biases, length, [](Full d, Full b) { return b + d; });
+      map_row(dy, weight, to, length, [](Full d, Full w) { return d * w; });
+      const Sums along(from, to, length, mean);
+      const float shift = (float)(along.total / length), slope = (float)(along.product / length * scale * scale);
+      map_row(from, to, to, length, [=](Full x, Full d) { return (d - shift - (x - mean) * slope) * scale; });
+    }
   });
   return 0;
 }

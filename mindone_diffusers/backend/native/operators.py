@@ -31,23 +31,23 @@ def _first(input, *others):
     return input
 
 
-def _kernel(name: str, shape, bprop) -> ops.Custom:
-    return ops.Custom(f"{library()}:{name}", shape, _first, func_type="aot", bprop=bprop)
+def _kernel(name: str, shape, bprop=None, dtype=_first) -> ops.Custom:
+    return ops.Custom(f"{library()}:{name}", shape, dtype, func_type="aot", bprop=bprop)
+
+
+def _two(input, *others):
+    return input, input
 
 
 # Activations
 
 
 def _silu_bprop(input, out, dout):
-    return _grad(cpu.silu)(*_variables((input,), dout), dout)
-
-
-def _gelu_plain(input):
-    return cpu.gelu(input, "none")
+    return (_silu_grad(input, dout),)
 
 
 def _gelu_bprop(input, out, dout):
-    return _grad(_gelu_plain)(*_variables((input,), dout), dout)
+    return (_gelu_grad(input, dout),)
 
 
 def _gelu_tanh_plain(input):
@@ -59,7 +59,7 @@ def _gelu_tanh_bprop(input, out, dout):
 
 
 def _geglu_bprop(input, out, dout):
-    return _grad(cpu.geglu)(*_variables((input,), dout), dout)
+    return (_geglu_grad(input, dout),)
 
 
 def _geglu_shape(input):
@@ -68,6 +68,9 @@ def _geglu_shape(input):
     return [*input[:-1], input[-1] // 2]
 
 
+_silu_grad = _kernel("SiluGrad", _first)
+_gelu_grad = _kernel("GeluGrad", _first)
+_geglu_grad = _kernel("GegluGrad", _first)
 _silu = _kernel("Silu", _first, _silu_bprop)
 _gelu = _kernel("Gelu", _first, _gelu_bprop)
 _gelu_tanh = _kernel("GeluTanh", _first, _gelu_tanh_bprop)
@@ -97,12 +100,14 @@ def _group_norm_shape(input, weight, bias, num_groups, eps):
     return input
 
 
-def _group_norm_plain(input, weight, bias, num_groups, eps):
-    return cpu.group_norm(input, int(num_groups), weight, bias, eps)
+def _group_norm_grad_shape(input, weight, dout, num_groups, eps):
+    return input, [2, *input[:2]]
 
 
 def _group_norm_bprop(input, weight, bias, num_groups, eps, out, dout):
-    return _grad(_group_norm_plain)(*_variables((input, weight, bias), dout), num_groups, eps, dout) + (0.0, 0.0)
+    gradient, parts = _group_norm_grad(input, weight, dout, num_groups, eps)
+    sums = parts.sum(1)
+    return gradient, sums[0], sums[1], 0.0, 0.0
 
 
 def _layer_norm_shape(input, weight, bias, eps):
@@ -111,14 +116,19 @@ def _layer_norm_shape(input, weight, bias, eps):
     return input
 
 
-def _layer_norm_plain(input, weight, bias, eps):
-    return cpu.layer_norm(input, weight.shape, weight, bias, eps)
+def _layer_norm_grad_shape(input, weight, dout, eps):
+    return input, [2, _PARTS, *weight]
 
 
 def _layer_norm_bprop(input, weight, bias, eps, out, dout):
-    return _grad(_layer_norm_plain)(*_variables((input, weight, bias), dout), eps, dout) + (0.0,)
+    gradient, parts = _layer_norm_grad(input, weight, dout, eps)
+    sums = parts.sum(1)
+    return gradient, sums[0], sums[1], 0.0
 
 
+_PARTS = 16  # rows are summed in so many parts, which may run at the same time
+_group_norm_grad = _kernel("GroupNormGrad", _group_norm_grad_shape, dtype=_two)
+_layer_norm_grad = _kernel("LayerNormGrad", _layer_norm_grad_shape, dtype=_two)
 _group_norm = _kernel("GroupNorm", _group_norm_shape, _group_norm_bprop)
 _layer_norm = _kernel("LayerNorm", _layer_norm_shape, _layer_norm_bprop)
 
