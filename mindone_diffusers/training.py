@@ -459,7 +459,7 @@ def train(
 
 
 class _LossLog:
-    """loss.csv in the output folder, and TensorBoard's files if a writer for them is installed. Lines after the resumed step are dropped."""
+    """loss.csv in the output folder, and TensorBoard's files if a writer for them is installed; what is after the resumed step goes."""
 
     def __init__(self, output_dir: Path, step: int):
         self._file = output_dir / "loss.csv"

@@ -3,7 +3,8 @@
     python examples/autoencoder/distill_autoencoder_tiny.py --model FOLDER --train_data_dir IMAGES --output_dir outputs/vae_tiny \\
         --max_train_steps 1000
 
-The small encoder learns the large one's latents, the small decoder its pictures (github.com/madebyollin/taesd, without the adversarial loss).
+The small encoder learns the large one's latents, the small decoder its pictures (as github.com/madebyollin/taesd, without the
+adversarial loss).
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Train an AutoencoderKL on a folder of images.
 
-    python examples/autoencoder/train_autoencoderkl.py --model FOLDER --train_data_dir IMAGES --output_dir outputs/vae --max_train_steps 2000
+    python examples/autoencoder/train_autoencoderkl.py --model FOLDER --train_data_dir IMAGES --output_dir outputs/vae \\
+        --max_train_steps 2000
 
 The loss is the mean absolute and squared error of the reconstruction plus a small Kullback-Leibler term (arXiv 2112.10752, without the
 perceptual and adversarial losses, which photographs need and drawings do not).

@@ -121,9 +121,8 @@ def main() -> None:
             weights = (np.minimum(snr, arguments.snr_gamma) / (snr + 1 if velocity else snr)).astype(np.float32)
         captions = np.where(rng.random(len(items)) < arguments.proportion_empty_prompts, 0, items + 1)
         noisy = noise_scheduler.add_noise(latents, noise, timesteps)
-        return (
-            ms.Tensor(noisy, dtype), ms.Tensor(timesteps.astype(np.int32)), ms.Tensor(tokens[captions]), ms.Tensor(target), ms.Tensor(weights)
-        )  # fmt: skip
+        tensors = (timesteps.astype(np.int32), tokens[captions], target, weights)
+        return ms.Tensor(noisy, dtype), *(ms.Tensor(values) for values in tensors)
 
     loss = DiffusionLoss(unet, text_encoder)
     step = make_train_step(loss, arguments)

@@ -84,7 +84,7 @@ class AdamW(mindspore.nn.Cell):
         self._map = ops.HyperMap()
 
     def hyperparameters(self) -> Tensor:
-        """The next step's numbers, float32 of shape (groups, 5): learning rate, betas, eps and weight decay, as MindSpore's operator takes them.
+        """The next step's numbers, float32 of shape (groups, 5): learning rate, betas, eps and weight decay for MindSpore's operator.
 
         It knows no bias correction, which is a factor of the learning rate if eps and the weight decay are scaled against it.
         """

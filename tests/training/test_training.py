@@ -1,6 +1,7 @@
 """The training core: the optimiser, the step, checkpoints, data and the loop."""
 
 import argparse
+import contextlib
 import json
 
 import mindspore as ms
@@ -324,10 +325,8 @@ def run_loop(options: argparse.Namespace, stop_after: int | None = None):
         if done == stop_after:
             raise KeyboardInterrupt
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         training.train(step, batch, options, ema=ema, after_step=after)
-    except KeyboardInterrupt:
-        pass
     return net, ema, seen
 
 

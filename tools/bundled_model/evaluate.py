@@ -27,10 +27,8 @@ def classify(image: Image.Image) -> dict[str, str]:
     """Colour, shape, background, size and place of the one object in a picture."""
     pixels = np.asarray(image.convert("RGB"), np.float32)
     side = pixels.shape[0]
-    border = np.concatenate(
-        [pixels[:3].reshape(-1, 3), pixels[-3:].reshape(-1, 3), pixels[:, :3].reshape(-1, 3), pixels[:, -3:].reshape(-1, 3)]
-    )
-    background = np.median(border, axis=0)
+    edges = (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:])
+    background = np.median(np.concatenate([edge.reshape(-1, 3) for edge in edges]), axis=0)
     distance = np.sqrt(((pixels - background) ** 2).sum(2))
     mask = distance > max(0.5 * float(np.quantile(distance, 0.995)), 12.0)
     if mask.sum() < 20:

@@ -52,7 +52,8 @@ class Scene:
     def caption(self) -> str:
         size = f"{self.size} " if self.size else ""
         place = f", {self.place}" if self.place else ""
-        return f"{_article(size + self.color)} {size}{self.color} {self.shape} on {_article(self.background)} {self.background} background{place}"
+        thing, background = f"{size}{self.color} {self.shape}", f"{self.background} background"
+        return f"{_article(thing)} {thing} on {_article(background)} {background}{place}"
 
 
 def _article(word: str) -> str:
