@@ -4,6 +4,7 @@ ALIASES = {
     "configuration_utils": "core.configuration",
     "models.attention_processor": "models.attention",
     "models.autoencoder_kl": "models.autoencoders.autoencoder_kl",
+    "models.unet_2d": "models.unets.unet_2d",
     "models.unet_2d_blocks": "models.unets.unet_2d_blocks",
     "models.unet_2d_condition": "models.unets.unet_2d_condition",
     "models.vae": "models.autoencoders.vae",

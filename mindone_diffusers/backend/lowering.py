@@ -50,6 +50,7 @@ SOURCES = {
     "GroupNorm": "mint.nn.functional.group_norm",
     "LayerNormExt": "mint.nn.functional.layer_norm",
     "LeakyReLUExt": "mint.nn.functional.leaky_relu",
+    "Log": "mint.log",
     "LogicalAnd": "mint.logical_and",
     "LogicalNot": "mint.logical_not",
     "LogicalOr": "mint.logical_or",

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = exports(
         ".embeddings": ("ImageProjection",),
         ".modeling_utils": ("ModelMixin",),
         ".transformers.transformer_2d": ("Transformer2DModel",),
+        ".unets.unet_2d": ("UNet2DModel",),
         ".unets.unet_2d_condition": ("UNet2DConditionModel",),
     },
 )

@@ -5,6 +5,8 @@ from ..core.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        ".ddim.pipeline_ddim": ("DDIMPipeline",),
+        ".ddpm.pipeline_ddpm": ("DDPMPipeline",),
         ".pipeline_utils": ("DiffusionPipeline", "ImagePipelineOutput", "StableDiffusionMixin"),
         ".stable_diffusion.pipeline_stable_diffusion": ("StableDiffusionPipeline",),
     },

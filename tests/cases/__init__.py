@@ -6,4 +6,5 @@ TABLES = {
     "schedulers_discrete": "tests.schedulers.recording_discrete",
     "text_encoders": "tests.cases.text_encoders",
     "unet": "tests.cases.unet",
+    "unet_2d": "tests.cases.unet_2d",
 }

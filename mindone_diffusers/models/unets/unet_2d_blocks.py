@@ -1,7 +1,8 @@
 """The stages of a UNet: residual blocks, each followed by an attention or not, then a change of resolution.
 
 There is one implementation of a way down, one of a way up and one of the middle. What follows a residual block is a mix-in
-(`_SelfAttention`, `_CrossAttention`, `_SimpleCrossAttention`). k-diffusion's stages, which differ in most of this, follow at the end.
+(`_SelfAttention`, `_CrossAttention`, `_SimpleCrossAttention`), and so is an image that runs alongside (`_Skip`). k-diffusion's stages,
+which differ in most of this, follow at the end.
 """
 
 from typing import Any, ClassVar
@@ -13,11 +14,28 @@ from ...core.errors import ConfigError
 from ...nn import functional as F
 from ..attention import Attention, AttnAddedKVProcessor2_0
 from ..normalization import AdaGroupNorm
-from ..resnet import Downsample2D, KDownsample2D, KUpsample2D, ResnetBlock2D, ResnetBlockCondNorm2D, Upsample2D
+from ..resnet import (
+    Downsample2D,
+    FirDownsample2D,
+    FirUpsample2D,
+    KDownsample2D,
+    KUpsample2D,
+    ResnetBlock2D,
+    ResnetBlockCondNorm2D,
+    Upsample2D,
+)
 from ..transformers.dual_transformer_2d import DualTransformer2DModel
 from ..transformers.transformer_2d import Transformer2DModel
 
 Kwargs = dict[str, Any] | None
+
+# The names that `_SelfAttention`'s parameters had before diffusers 0.12, and have in checkpoints from then.
+OLD_ATTENTION_NAMES = (
+    (r"\.query\.(weight|bias)$", r".to_q.\1"),
+    (r"\.key\.(weight|bias)$", r".to_k.\1"),
+    (r"\.value\.(weight|bias)$", r".to_v.\1"),
+    (r"\.proj_attn\.(weight|bias)$", r".to_out.0.\1"),
+)
 
 
 class _Stage(nn.Module):
@@ -240,13 +258,15 @@ class _Down(_Stage):
         self.resnets = nn.ModuleList(resnets)
         self.by_resnet = (resampling or self.resampling) == "resnet"
         self.downsamplers = None
-        if add_downsample and self.by_resnet:
-            self.downsamplers = nn.ModuleList([self.resnet(out_channels, out_channels, down=True, **options)])
-        elif add_downsample:
-            self.downsamplers = nn.ModuleList([self.downsampler(out_channels, downsample_padding)])
+        if add_downsample:
+            self.add_downsampler(out_channels, downsample_padding, options)
 
-    def downsampler(self, channels: int, padding: int) -> nn.Module:
-        return Downsample2D(channels, use_conv=True, padding=padding, name="op")
+    def add_downsampler(self, channels: int, padding: int, resnet: dict[str, Any]) -> None:
+        if self.by_resnet:
+            downsampler = self.resnet(channels, channels, down=True, **resnet)
+        else:
+            downsampler = Downsample2D(channels, use_conv=True, padding=padding, name="op")
+        self.downsamplers = nn.ModuleList([downsampler])
 
     def construct(
         self,
@@ -469,18 +489,24 @@ class _Up(_Stage):
         resnets = []
         for i in range(num_layers):
             before = out_channels if i else prev_output_channel
-            joined = in_channels if i == num_layers - 1 else out_channels
-            resnets.append(self.resnet(before + joined if self.joins_states else before, out_channels, **options))
+            state = in_channels if i == num_layers - 1 else out_channels
+            resnets.append(self.joining_resnet(before, state if self.joins_states else 0, out_channels, **options))
         attentions = self.make_attentions([out_channels] * num_layers, options, **attention)
         self.attentions = None if attentions is None else nn.ModuleList(attentions)
         self.resnets = nn.ModuleList(resnets)
         self.by_resnet = (resampling or self.resampling) == "resnet"
         self.upsamplers = None
-        if add_upsample and self.by_resnet:
-            self.upsamplers = nn.ModuleList([self.resnet(out_channels, out_channels, up=True, **options)])
-        elif add_upsample:
-            self.upsamplers = nn.ModuleList([Upsample2D(out_channels, use_conv=True)])
+        if add_upsample:
+            self.add_upsampler(out_channels, options)
         self.resolution_idx = resolution_idx
+
+    def joining_resnet(self, in_channels: int, state_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        """A residual block that takes a state of the way down as well."""
+        return self.resnet(in_channels + state_channels, out_channels, **options)
+
+    def add_upsampler(self, channels: int, resnet: dict[str, Any]) -> None:
+        upsampler = self.resnet(channels, channels, up=True, **resnet) if self.by_resnet else Upsample2D(channels, use_conv=True)
+        self.upsamplers = nn.ModuleList([upsampler])
 
     def construct(
         self,
@@ -566,6 +592,119 @@ class AttnUpDecoderBlock2D(_SelfAttention, UpDecoderBlock2D):
     def attention(self, channels: int, head_dim: int | None, groups: int | None, resnet: dict[str, Any]) -> Attention:
         groups = None if resnet["time_embedding_norm"] == "spatial" else groups
         return super().attention(channels, head_dim, groups, resnet)
+
+
+# NCSN++'s stages (arXiv:2011.13456, section 4.1: the "input skip" and the "output skip")
+
+
+class _Skip:
+    """An image of 3 channels runs alongside; on the way down it is added to the states, on the way up it is made of them.
+
+    A normalisation's groups follow its channels: a quarter of them, at most 32; an attention's are 32. The image, and the residual blocks
+    that change the resolution, are resampled with a blur.
+    """
+
+    resampled: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, output_scale_factor: float = 2**0.5, **kwargs: Any):
+        super().__init__(*args, output_scale_factor=output_scale_factor, **kwargs)
+
+    def resnet(self, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        groups = {"groups": min(in_channels // 4, 32), "groups_out": min(out_channels // 4, 32)}
+        return super().resnet(in_channels, out_channels, **options | groups)
+
+
+class SkipDownBlock2D(_Skip, _Down):
+    """Residual blocks, then one that halves the resolution, to which the halved image is added."""
+
+    options = tuple(option for option in _Down.options if option != "resnet_groups")
+
+    def add_downsampler(self, channels: int, padding: int, resnet: dict[str, Any]) -> None:
+        self.resampled = True
+        self.resnet_down = self.resnet(channels, channels, down=True, kernel="fir", use_in_shortcut=True, **resnet)
+        self.skip_conv = nn.Conv2d(3, channels, 1)
+        self.blur = FirDownsample2D()
+
+    def construct(
+        self, hidden_states: Tensor, temb: Tensor | None = None, skip_sample: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """
+        Args:
+            skip_sample: the image, (batch, 3, height, width).
+
+        Returns:
+            The output, the states that are kept for the way up, and the image at the output's resolution.
+        """
+        hidden_states, states = _Down.construct(self, hidden_states, temb)
+        if self.resampled:
+            skip_sample = self.blur(skip_sample)
+            hidden_states = self.resnet_down(hidden_states, temb) + self.skip_conv(skip_sample)
+            states += (hidden_states,)
+        return hidden_states, states, skip_sample
+
+
+class AttnSkipDownBlock2D(_SelfAttention, SkipDownBlock2D):
+    """As `SkipDownBlock2D`, with self-attention after each block."""
+
+    options = (*SkipDownBlock2D.options, *_SelfAttention.options)
+
+
+class SkipUpBlock2D(_Skip, _Up):
+    """Residual blocks, then one that doubles the resolution. The image is doubled, and what the states say is added to it."""
+
+    options = tuple(option for option in _Up.options if option != "resnet_groups")
+
+    def add_upsampler(self, channels: int, resnet: dict[str, Any]) -> None:
+        self.resampled = True
+        self.resnet_up = self.resnet(channels, channels, up=True, kernel="fir", use_in_shortcut=True, **resnet)
+        self.skip_norm = nn.GroupNorm(min(channels // 4, 32), channels, resnet["eps"])
+        self.skip_conv = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.blur = FirUpsample2D()
+
+    def construct(
+        self,
+        hidden_states: Tensor,
+        res_hidden_states_tuple: tuple[Tensor, ...],
+        temb: Tensor | None = None,
+        skip_sample: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """
+        Args:
+            skip_sample: the image that the stages before made, of half this stage's resolution; None in the first one.
+
+        Returns:
+            The output, and the image at this stage's resolution.
+        """
+        hidden_states = _Up.construct(self, hidden_states, res_hidden_states_tuple, temb)
+        if skip_sample is not None:
+            skip_sample = self.blur(skip_sample)
+        if self.resampled:
+            image = self.skip_conv(F.silu(self.skip_norm(hidden_states)))
+            skip_sample = image if skip_sample is None else skip_sample + image
+            hidden_states = self.resnet_up(hidden_states, temb)
+        return hidden_states, skip_sample
+
+
+class AttnSkipUpBlock2D(_SelfAttention, SkipUpBlock2D):
+    """As `SkipUpBlock2D`, with one self-attention after the last block."""
+
+    options = (*SkipUpBlock2D.options, *_SelfAttention.options)
+
+    def joining_resnet(self, in_channels: int, state_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        # Not a quarter of the sum: published checkpoints depend on it.
+        groups = {"groups": min(in_channels + state_channels // 4, 32), "groups_out": min(out_channels // 4, 32)}
+        return _Stage.resnet(self, in_channels + state_channels, out_channels, **options | groups)
+
+    def make_attentions(self, channels: list[int], resnet: dict[str, Any], **attention: Any) -> list[nn.Module]:
+        return super().make_attentions(channels[-1:], resnet, **attention)
+
+    def attend(
+        self, index, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
+    ) -> Tensor:
+        return self.attentions[0](hidden_states) if index == len(self.resnets) - 1 else hidden_states
 
 
 # k-diffusion's stages (arXiv:2206.00364), as the upscaler of latents has them
@@ -826,16 +965,16 @@ class KCrossAttnUpBlock2D(KUpBlock2D):
 _DOWN_BLOCKS = {
     block.__name__: block
     for block in (
-        AttnDownBlock2D, AttnDownEncoderBlock2D, CrossAttnDownBlock2D, DownBlock2D, DownEncoderBlock2D, KCrossAttnDownBlock2D, KDownBlock2D,
-        ResnetDownsampleBlock2D, SimpleCrossAttnDownBlock2D,
+        AttnDownBlock2D, AttnDownEncoderBlock2D, AttnSkipDownBlock2D, CrossAttnDownBlock2D, DownBlock2D, DownEncoderBlock2D,
+        KCrossAttnDownBlock2D, KDownBlock2D, ResnetDownsampleBlock2D, SimpleCrossAttnDownBlock2D, SkipDownBlock2D,
     )
 }  # fmt: skip
 _MID_BLOCKS = {block.__name__: block for block in (UNetMidBlock2D, UNetMidBlock2DCrossAttn, UNetMidBlock2DSimpleCrossAttn)}
 _UP_BLOCKS = {
     block.__name__: block
     for block in (
-        AttnUpBlock2D, AttnUpDecoderBlock2D, CrossAttnUpBlock2D, KCrossAttnUpBlock2D, KUpBlock2D, ResnetUpsampleBlock2D,
-        SimpleCrossAttnUpBlock2D, UpBlock2D, UpDecoderBlock2D,
+        AttnSkipUpBlock2D, AttnUpBlock2D, AttnUpDecoderBlock2D, CrossAttnUpBlock2D, KCrossAttnUpBlock2D, KUpBlock2D,
+        ResnetUpsampleBlock2D, SimpleCrossAttnUpBlock2D, SkipUpBlock2D, UpBlock2D, UpDecoderBlock2D,
     )
 }  # fmt: skip
 
