@@ -93,5 +93,6 @@ __getattr__, __dir__, __all__ = exports(
         ".training_utils": ("EMAModel",),
         ".utils": ("logging",),
     },
+    modules=("models", "optimization", "pipelines", "schedulers", "training_utils", "utils"),
 )
 __all__ += ["__version__"]

@@ -210,7 +210,7 @@ class ImageFolder:
 
     Args:
         folder: where.
-        caption_column: the caption's name in `metadata.jsonl`.
+        caption_column: the caption's name in `metadata.jsonl`; None reads no captions.
         resolution: images are resized to this (their shorter side) and cropped to a square, in pixels.
         center_crop: crop in the middle; else at random.
         crop: side of a random part of that square, in pixels, for models that are all convolutions; the whole by default.
@@ -220,13 +220,13 @@ class ImageFolder:
         ConfigError: no folder, no images, or no such column.
     """
 
-    def __init__(self, folder: str | Path, caption_column: str = "text", **options: Any):
+    def __init__(self, folder: str | Path, caption_column: str | None = "text", **options: Any):
         self._set_options(**options)
         folder = Path(folder)
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}")
         metadata = folder / "metadata.jsonl"
-        if metadata.is_file():
+        if caption_column is not None and metadata.is_file():
             rows = [json.loads(line) for line in metadata.read_text().splitlines() if line.strip()]
             missing = [row for row in rows if caption_column not in row or "file_name" not in row]
             if missing:
@@ -432,6 +432,8 @@ def train(
             step = found["step"]
             lr_scheduler.load_state_dict(found["lr_scheduler"])
             if ema is not None:
+                if "ema" not in found:
+                    raise CheckpointError(f"{output_dir}/checkpoint-{step} has no moving average: it was written without --use_ema")
                 _load_ema(ema, found["ema_scalars"], found["ema"])
             logger.info(f"resumed from {output_dir}/checkpoint-{step}")
     accumulation = arguments.gradient_accumulation_steps
@@ -442,7 +444,7 @@ def train(
             losses += [train_step(*batch(step * accumulation + part)) for part in range(accumulation)]
             lr_scheduler.step()
             if ema is not None:
-                ema.step(train_step.optimizer.params)
+                ema.step(train_step.optimizer.masters)
             step += 1
             progress.update()
             if step % arguments.logging_steps == 0 or step == arguments.max_train_steps:

@@ -25,6 +25,7 @@ from .core.errors import ConfigError, UnsupportedError
 from .core.random import manual_seed, random_array
 from .models.modeling_utils import ModelMixin
 from .nn import functional as F
+from .nn.optim import MovingAverage
 from .schedulers.arrays import Array, on_host, per_sample
 
 
@@ -371,7 +372,7 @@ class EMAModel:
         model_cls: type | None = None,
         model_config: dict[str, Any] | None = None,
     ):
-        self.shadow_params = [parameter.value().copy() for parameter in parameters]
+        self._set_averages([parameter.value().copy() for parameter in parameters])
         self.temp_stored_params: list[np.ndarray] | None = None
         self.decay = decay
         self.min_decay = min_decay
@@ -426,9 +427,11 @@ class EMAModel:
         """
         self.optimization_step += 1
         self.cur_decay_value = self.get_decay(self.optimization_step)
-        for shadow, parameter in self._paired(parameters):
-            moved = shadow - (1 - self.cur_decay_value) * (shadow - parameter) if parameter.requires_grad else parameter
-            shadow.copy_(moved)
+        averages, parameters = (list(part) for part in zip(*self._paired(parameters)))
+        key = [(id(parameter), parameter.requires_grad) for parameter in parameters]
+        if self._moving is None or self._moving[0] != key:
+            self._moving = key, MovingAverage(averages, parameters), parameters
+        self._moving[1].step(ms.Tensor(1 - self.cur_decay_value, ms.float32))
 
     def copy_to(self, parameters: Iterable[ms.Parameter]) -> None:
         """Set the parameters to the averages, in place, so that compiled graphs see them."""
@@ -466,7 +469,7 @@ class EMAModel:
             check_device(device)
         if dtype is not None:
             dtype = runnable_dtype(dtypes.to_mindspore_dtype(dtype))
-            self.shadow_params = [shadow.astype(dtype) if dtypes.is_floating(shadow.dtype) else shadow for shadow in self.shadow_params]
+            self._set_averages([shadow.astype(dtype) if dtypes.is_floating(shadow.dtype) else shadow for shadow in self.shadow_params])
 
     def state_dict(self) -> dict[str, Any]:
         """The settings, the step, and under "shadow_params" the averages themselves, not copies."""
@@ -488,9 +491,15 @@ class EMAModel:
         shadow_params = state_dict.get("shadow_params", self.shadow_params)
         if not isinstance(shadow_params, list) or not all(isinstance(shadow, (ms.Tensor, np.ndarray)) for shadow in shadow_params):
             raise ConfigError("shadow_params is not a list of tensors")
-        self.shadow_params = [ms.Tensor(on_host(shadow)) for shadow in shadow_params]
+        self._set_averages([ms.Tensor(on_host(shadow)) for shadow in shadow_params])
         for name, value in given.items():
             setattr(self, name, value)
+
+    def _set_averages(self, averages: list[ms.Tensor]) -> None:
+        self.shadow_params = [
+            ms.Parameter(average, name=f"average.{index}", requires_grad=False) for index, average in enumerate(averages)
+        ]  # fmt: skip
+        self._moving: tuple[list, MovingAverage, list] | None = None  # compiled for these parameters
 
     def _paired(self, parameters: Iterable[ms.Parameter]) -> Iterator[tuple[ms.Tensor, ms.Parameter]]:
         parameters = list(parameters)

@@ -134,8 +134,10 @@ def main() -> None:
 
     train(step, batch, arguments, ema=ema, after_step=validate, main_process=rank == 0)
     if rank == 0:
-        if ema is not None:
-            ema.copy_to(step.optimizer.params)
+        for model in (unet, text_encoder):
+            model.to(ms.float32)
+        for parameter, value in zip(step.optimizer.params, step.optimizer.masters if ema is None else ema.shadow_params):
+            parameter.copy_(value)
         pipe.save_pretrained(arguments.output_dir)
         print(f"the model is in {arguments.output_dir}")
 
@@ -163,9 +165,14 @@ def latent_source(vae: nn.Module, data: ImageFolder, cache: bool) -> Callable[[n
 
 def draw(pipe: StableDiffusionPipeline, prompts: list[str], path: Path) -> None:
     """A row of pictures, one a prompt, always from the same noise."""
+    trained = [model for model in (pipe.unet, pipe.text_encoder) if model.training]
+    for model in trained:
+        model.set_train(False)
     pipe.set_progress_bar_config(disable=True)
     images = [pipe(prompt, num_inference_steps=25, generator=np.random.default_rng(0)).images[0] for prompt in prompts]
     make_image_grid(images, 1, len(images)).save(path)
+    for model in trained:
+        model.set_train()
 
 
 if __name__ == "__main__":

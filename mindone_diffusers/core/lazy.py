@@ -8,17 +8,22 @@ from types import ModuleType
 from typing import Any
 
 
-def exports(package: str, table: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def exports(
+    package: str, table: Mapping[str, tuple[str, ...]], modules: Sequence[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package that exports names of its modules.
 
     Args:
         package: the package's `__name__`.
         table: module (relative to the package) to the names it defines.
+        modules: modules of the package that are its attributes without having been imported.
     """
     module_of = {name: module for module, names in table.items() for name in names}
     names = sorted(module_of)
 
     def get(name: str) -> Any:
+        if name in modules:
+            return importlib.import_module(f"{package}.{name}")
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(module_of[name], package), name)

@@ -26,6 +26,36 @@ def _master(parameter: ms.Parameter) -> ms.Parameter:
     return ms.Parameter(parameter.astype(ms.float32), name=f"master.{parameter.name}", requires_grad=False)
 
 
+def _approach(share: Tensor, average: ms.Parameter, parameter: ms.Parameter):
+    return ops.assign_sub(average, (average - parameter.astype(average.dtype)) * share)
+
+
+class MovingAverage(mindspore.nn.Cell):
+    """Averages that move towards parameters, all in one compiled graph.
+
+    Args:
+        averages: one a parameter.
+        parameters: those without `requires_grad` are copied instead.
+    """
+
+    def __init__(self, averages: list[ms.Parameter], parameters: list[ms.Parameter]):
+        super().__init__(auto_prefix=False)
+        trained = [pair for pair in zip(averages, parameters) if pair[1].requires_grad]
+        frozen = [pair for pair in zip(averages, parameters) if not pair[1].requires_grad]
+        self.averages, self.parameters_ = (tuple(part) for part in zip(*trained)) if trained else ((), ())
+        self.copies, self.originals = (tuple(part) for part in zip(*frozen)) if frozen else ((), ())
+        self._map = ops.HyperMap()
+        self.step = ms.jit(self.move)
+
+    def move(self, share: Tensor) -> Tensor:
+        """average -= share * (average - parameter), with `share` a float32 tensor of rank 0."""
+        if self.averages:
+            self._map(ops.partial(_approach, share), self.averages, self.parameters_)
+        if self.copies:
+            self._map(_round, self.copies, self.originals)
+        return share
+
+
 def _adam_step(row: Tensor, factor: Tensor, parameter: ms.Parameter, exp_avg: ms.Parameter, exp_avg_sq: ms.Parameter, gradient: Tensor):
     return _adam(parameter, exp_avg, exp_avg_sq, row[0], row[1], row[2], row[3], row[4], gradient * factor)
 

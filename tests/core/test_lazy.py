@@ -69,3 +69,11 @@ def test_mindspore_is_tuned_when_it_is_imported(code, variable, printed, monkeyp
     monkeypatch.setenv("MINDONE_DIFFUSERS_CPU_TUNING", variable)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == printed
+
+
+def test_modules_are_attributes_without_an_import() -> None:
+    code = (
+        "import mindone_diffusers as m; print(m.utils.load_image.__name__, m.schedulers.DDIMScheduler.__name__, m.training_utils.__name__)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["load_image", "DDIMScheduler", "mindone_diffusers.training_utils"]

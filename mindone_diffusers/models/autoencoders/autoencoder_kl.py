@@ -12,6 +12,7 @@ from ...core.outputs import BaseOutput
 from ...nn import functional as F
 from ..attention import AttentionMixin
 from ..modeling_utils import ModelMixin
+from ..unets.unet_2d_blocks import OLD_ATTENTION_NAMES
 from .vae import AutoencoderMixin, Decoder, DecoderOutput, DiagonalGaussianDistribution, Encoder, map_tiles
 
 
@@ -46,6 +47,8 @@ class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
         tile_sample_min_size, tile_latent_min_size: side of a tile in pixels and in latents.
         tile_overlap_factor: share of a tile that its neighbour has too.
     """
+
+    _checkpoint_renames = OLD_ATTENTION_NAMES
 
     @register_to_config
     def __init__(
