@@ -35,7 +35,9 @@ METHODS = {"forward": "__call__"}
 DIFFERENCES = {
     ("*", "__init__"): "the config may be a mapping, and entries may be given by keyword",
     ("*", "__call__"): "arguments that transformers hides in **kwargs are named; attentions are not returned",
+    ("DDIMInverseScheduler", "__init__"): "no **kwargs: upstream's hold only the deprecated `set_alpha_to_zero`, which is named here",
     ("EMAModel", "__init__"): "no **kwargs: upstream's hold only the deprecated `max_value`, `min_value` and `device`",
+    ("LTXEulerAncestralRFScheduler", "set_timesteps"): "no **kwargs: unknown arguments are errors",
     ("ModelMixin", "__call__"): "abstract",
     ("StableDiffusionPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
 }

@@ -42,6 +42,12 @@ def randn_like(model_output: Array, generator: Any, dtype: Any = None) -> Array:
     return noise.asnumpy() if isinstance(model_output, np.ndarray) else noise
 
 
+def largest(values: Array, axis: int = -1) -> Array:
+    """The largest numbers over an axis, which is kept."""
+    # MindSpore's Tensor.max looks at a tensor on the host.
+    return (values.max if isinstance(values, np.ndarray) else values.amax)(axis=axis, keepdims=True)
+
+
 def dynamic_threshold(sample: Array, ratio: float, max_value: float) -> Array:
     """Clip each image of a predicted clean sample to its own `ratio` quantile of absolute values, and divide by it.
 

@@ -1,7 +1,6 @@
 """The sampler of masked image tokens of aMUSEd (arXiv 2401.01808), after MaskGIT (arXiv 2202.04200)."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,15 +9,11 @@ from ..core.configuration import register_to_config
 from ..core.dtypes import dtype_name
 from ..core.errors import ConfigError
 from .arrays import Array, alike
-from .cores import NO_TIMESTEPS
-from .scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin
-from .tables import linspace_float32
+from .scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin, as_output
+from .tables import expect, linspace_float32
 from .tokens import LARGEST, at, categorical, gather, gumbel, log, order, softmax, uniform, where
 
-
-@dataclass
-class AmusedSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample`, both tokens of the sample's shape."""
+AmusedSchedulerOutput = DenoisedSchedulerOutput
 
 
 class AmusedScheduler(SchedulerMixin):
@@ -43,12 +38,12 @@ class AmusedScheduler(SchedulerMixin):
             device: ignored, timesteps stay on the host.
         """
         first, last = temperature if isinstance(temperature, (tuple, list)) else (temperature, 0.01)
+        self.num_inference_steps = num_inference_steps
         self.timesteps = np.arange(num_inference_steps)[::-1]
         self.temperatures = linspace_float32(first, last, num_inference_steps)
 
     def _position(self, timestep: int) -> int:
-        if self.timesteps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         found = np.flatnonzero(self.timesteps == int(timestep))
         if len(found) == 0:
             raise ConfigError(f"timestep {timestep} is not in the schedule {self.timesteps}: pass one of `scheduler.timesteps`")
@@ -56,22 +51,16 @@ class AmusedScheduler(SchedulerMixin):
 
     def _mask_ratio(self, position: int) -> np.float32:
         """In float32 as PyTorch's, because the number of masked tokens, this times all, is rounded down."""
+        expect("masking_schedule", self.config.masking_schedule, ("cosine", "linear"))
         done = np.float32(position + 1) / np.float32(len(self.timesteps))
         if self.config.masking_schedule == "cosine":
             return np.float32(math.cos(done * np.float32(math.pi) / np.float32(2)))
-        if self.config.masking_schedule == "linear":
-            return np.float32(1) - done
-        raise ConfigError(f"masking_schedule is {self.config.masking_schedule!r}; expected 'cosine' or 'linear'")
+        return np.float32(1) - done
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        starting_mask_ratio: float = 1.0,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> AmusedSchedulerOutput | tuple[Array, Array]:
+        self, model_output: Array, timestep: int, sample: Array, starting_mask_ratio: float = 1.0,
+        generator: Any = None, return_dict: bool = True,
+    ) -> AmusedSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """Fill in the masked tokens and mask the least confident again; none at timestep 0.
 
         Args:
@@ -106,9 +95,7 @@ class AmusedScheduler(SchedulerMixin):
             limit = gather(gather(confidence, order(confidence)), count)
             prev_sample = where(confidence >= limit, original, self.config.mask_token_id)
         prev_sample, original = prev_sample.reshape(shape), original.reshape(shape)
-        if not return_dict:
-            return prev_sample, original
-        return AmusedSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return as_output(AmusedSchedulerOutput, return_dict, prev_sample, original)
 
     def add_noise(self, sample: Array, timesteps: int, generator: Any = None) -> Array:
         """Tokens, each masked with the probability that the schedule has after the step at `timesteps`.

@@ -12,7 +12,7 @@ from ..core.errors import ConfigError
 from ..core.outputs import BaseOutput
 from ..core.random import random_array
 from .arrays import Array, alike
-from .scheduling_utils import SchedulerMixin
+from .scheduling_utils import SchedulerMixin, as_output
 from .tokens import LARGEST, at, categorical, check_steps, check_temperature, gather, order, random_tokens, softmax, tempered, where
 
 
@@ -50,13 +50,9 @@ class BlockRefinementScheduler(SchedulerMixin):
 
     @register_to_config
     def __init__(
-        self,
-        block_length: int = 32,
-        num_inference_steps: int = 32,
-        threshold: float = 0.95,
-        editing_threshold: float | None = None,
-        minimal_topk: int = 1,
-    ):
+        self, block_length: int = 32, num_inference_steps: int = 32,
+        threshold: float = 0.95, editing_threshold: float | None = None, minimal_topk: int = 1,
+    ):  # fmt: skip
         self.num_inference_steps = num_inference_steps
         self.timesteps = np.arange(num_inference_steps)[::-1]
         self._transfer_schedule: np.ndarray | None = None
@@ -86,23 +82,11 @@ class BlockRefinementScheduler(SchedulerMixin):
         return (block_length + num_inference_steps - 1 - np.arange(num_inference_steps)) // max(num_inference_steps, 1)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        *,
-        mask_token_id: int | None = None,
-        temperature: float = 0.0,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        sampling_method: str = "auto",
-        threshold: float | None = None,
-        editing_threshold: float | None = None,
-        minimal_topk: int | None = None,
-        prompt_mask: Array | None = None,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> BlockRefinementSchedulerOutput | tuple[Array, ...]:
+        self, model_output: Array, timestep: int, sample: Array, *, mask_token_id: int | None = None,
+        temperature: float = 0.0, top_p: float | None = None, top_k: int | None = None, sampling_method: str = "auto",
+        threshold: float | None = None, editing_threshold: float | None = None, minimal_topk: int | None = None,
+        prompt_mask: Array | None = None, generator: Any = None, return_dict: bool = True,
+    ) -> BlockRefinementSchedulerOutput | tuple[Array, ...]:  # fmt: skip
         """One refinement of a block.
 
         Of equally confident tokens the first are committed (PyTorch's choice is not defined).
@@ -150,8 +134,9 @@ class BlockRefinementScheduler(SchedulerMixin):
         prev_sample = where(transfer | edited, tokens, sample)
         if mask_token_id is None:
             prev_sample = where(self._committed, prev_sample, random_tokens(model_output.shape[-1], sample, generator))
-        values = (prev_sample, transfer, edited, tokens, probabilities, model_output)
-        return BlockRefinementSchedulerOutput(*values) if return_dict else values
+        return as_output(
+            BlockRefinementSchedulerOutput, return_dict, prev_sample, transfer, edited, tokens, probabilities, model_output
+        )  # fmt: skip
 
     def _commit_masked(self, active: Array, confidence: Array, step: int, threshold: float) -> Array:
         """The sure ones of the masked positions if they are the step's share, else that share; none before `set_timesteps`, as upstream."""
@@ -175,14 +160,9 @@ class BlockRefinementScheduler(SchedulerMixin):
 
     @staticmethod
     def check_eos_finished(
-        cur_x: Array,
-        sampled_tokens: Array,
-        final_transfer: Array,
-        finished: Array,
-        eos_token_id: int,
-        mask_token_id: int,
+        cur_x: Array, sampled_tokens: Array, final_transfer: Array, finished: Array, eos_token_id: int, mask_token_id: int,
         prompt_length: int,
-    ) -> Array:
+    ) -> Array:  # fmt: skip
         """Which samples have ended: an end token was committed now, and no mask is left before the sample's first end token.
 
         Args:
@@ -202,15 +182,9 @@ class BlockRefinementScheduler(SchedulerMixin):
         return finished | (now & ends.any(-1) & ~waiting.any(-1))
 
     def check_block_should_continue(
-        self,
-        step_idx: int,
-        masks_remaining: bool,
-        editing_enabled: bool,
-        editing_transfer_index: Array,
-        post_steps: int,
-        max_post_steps: int,
-        finished: Array,
-    ) -> bool:
+        self, step_idx: int, masks_remaining: bool, editing_enabled: bool, editing_transfer_index: Array, post_steps: int,
+        max_post_steps: int, finished: Array,
+    ) -> bool:  # fmt: skip
         """Whether the block needs another step; reads `finished` and, once no mask is left, `editing_transfer_index` from the device.
 
         Args:
@@ -229,15 +203,9 @@ class BlockRefinementScheduler(SchedulerMixin):
         return editing_enabled and bool(editing_transfer_index.any()) and post_steps <= max_post_steps
 
     def add_noise(
-        self,
-        original_samples: Array,
-        attention_mask: Array,
-        *,
-        prompt_length: int,
-        block_length: int,
-        mask_token_id: int,
+        self, original_samples: Array, attention_mask: Array, *, prompt_length: int, block_length: int, mask_token_id: int,
         generator: Any = None,
-    ) -> tuple[Array, Array, Array, Array]:
+    ) -> tuple[Array, Array, Array, Array]:  # fmt: skip
         """Training samples: each block after the prompt with a random part of its tokens masked, and with the other part masked.
 
         Args:

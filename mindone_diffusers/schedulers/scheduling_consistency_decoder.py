@@ -1,6 +1,5 @@
 """Two-step sampling of the consistency decoder of DALL-E 3's latents (openai/consistencydecoder; arXiv 2303.01469)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,10 @@ from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, randn_like
 from .cores import edm_scalings, find_timestep
-from .scheduling_utils import SchedulerMixin, SchedulerOutput
+from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
 from .tables import betas_for_alpha_bar, cumulative_product
 
-
-@dataclass
-class ConsistencyDecoderSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of a consistency step."""
+ConsistencyDecoderSchedulerOutput = SchedulerOutput
 
 
 class ConsistencyDecoderScheduler(SchedulerMixin):
@@ -85,4 +81,4 @@ class ConsistencyDecoderScheduler(SchedulerMixin):
             following = self.timesteps[index + 1]
             noise = float(self.sqrt_one_minus_alphas_cumprod[following]) * randn_like(prev_sample, generator)
             prev_sample = float(self.sqrt_alphas_cumprod[following]) * prev_sample + noise
-        return ConsistencyDecoderSchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return as_output(ConsistencyDecoderSchedulerOutput, return_dict, prev_sample)

@@ -1,6 +1,5 @@
 """Multistep sampling of consistency models (arXiv 2303.01469, algorithm 1)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,7 @@ from .cores import SigmaScheduler, check_steps, checked_timesteps, edm_scalings
 from .scheduling_utils import SchedulerOutput
 from .tables import karras_sigmas_at
 
-
-@dataclass
-class CMStochasticIterativeSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of a consistency step."""
+CMStochasticIterativeSchedulerOutput = SchedulerOutput
 
 
 class CMStochasticIterativeScheduler(SigmaScheduler):
@@ -34,15 +30,9 @@ class CMStochasticIterativeScheduler(SigmaScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 40,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
-        sigma_data: float = 0.5,
-        s_noise: float = 1.0,
-        rho: float = 7.0,
-        clip_denoised: bool = True,
-    ):
+        self, num_train_timesteps: int = 40, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5,
+        s_noise: float = 1.0, rho: float = 7.0, clip_denoised: bool = True,
+    ):  # fmt: skip
         self.sigmas = karras_sigmas_at(np.linspace(0, 1, num_train_timesteps), sigma_max, sigma_min, rho)
         self.timesteps = self.sigma_to_t(self.sigmas)
         self.custom_timesteps = False
@@ -59,9 +49,8 @@ class CMStochasticIterativeScheduler(SigmaScheduler):
             sample: shape (batch, ...).
             timestep: the current one of `timesteps`; looked at before the first step only.
         """
-        if self._step_index is None:
-            self._init_step_index(timestep)
         self.is_scale_input_called = True
+        self._find_step(timestep)
         return sample / (self._model_sigma() ** 2 + self.config.sigma_data**2) ** 0.5
 
     def sigma_to_t(self, sigmas: float | np.ndarray) -> np.ndarray:
@@ -133,5 +122,4 @@ class CMStochasticIterativeScheduler(SigmaScheduler):
             noise_level = (sigma_next**2 - config.sigma_min**2) ** 0.5
             prev_sample = prev_sample + (config.s_noise * noise_level) * randn_like(model_output, generator)
 
-        self._step_index += 1
-        return CMStochasticIterativeSchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return self._end_step(CMStochasticIterativeSchedulerOutput, return_dict, prev_sample)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.configuration import register_to_config
-from ..core.errors import ConfigError
 from .arrays import Array
 from .scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from .scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
+from .tables import expect
 
 
 class CosineDPMSolverMultistepScheduler(EDMDPMSolverMultistepScheduler):
@@ -39,21 +39,13 @@ class CosineDPMSolverMultistepScheduler(EDMDPMSolverMultistepScheduler):
     @register_to_config
     def __init__(
         self,
-        sigma_min: float = 0.3,
-        sigma_max: float = 500,
-        sigma_data: float = 1.0,
-        sigma_schedule: Literal["exponential", "karras"] = "exponential",
-        num_train_timesteps: int = 1000,
-        solver_order: int = 2,
-        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "v_prediction",
-        rho: float = 7.0,
-        solver_type: Literal["midpoint", "heun"] = "midpoint",
-        lower_order_final: bool = True,
-        euler_at_final: bool = False,
+        sigma_min: float = 0.3, sigma_max: float = 500, sigma_data: float = 1.0,
+        sigma_schedule: Literal["exponential", "karras"] = "exponential", num_train_timesteps: int = 1000, solver_order: int = 2,
+        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "v_prediction", rho: float = 7.0,
+        solver_type: Literal["midpoint", "heun"] = "midpoint", lower_order_final: bool = True, euler_at_final: bool = False,
         final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
-    ):
-        if solver_order not in (1, 2):
-            raise ConfigError(f"solver_order is {solver_order}; expected 1 or 2")
+    ):  # fmt: skip
+        expect("solver_order", solver_order, (1, 2))
         self._check_solver()
         self._set_ramp(num_train_timesteps, 0.0)
 

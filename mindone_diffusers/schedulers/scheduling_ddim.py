@@ -1,19 +1,15 @@
 """Denoising diffusion implicit models (arXiv 2010.02502)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from ..core.configuration import register_to_config
 from .arrays import Array, randn_like
-from .cores import NO_TIMESTEPS, DiffusionScheduler, predict_noise, predict_original, threshold_or_clip
-from .scheduling_utils import DenoisedSchedulerOutput
+from .cores import DiffusionScheduler, predict_noise, predict_original, threshold_or_clip
+from .scheduling_utils import DenoisedSchedulerOutput, as_output
 
-
-@dataclass
-class DDIMSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a DDIM step."""
+DDIMSchedulerOutput = DenoisedSchedulerOutput
 
 
 class DDIMScheduler(DiffusionScheduler):
@@ -41,26 +37,14 @@ class DDIMScheduler(DiffusionScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        clip_sample: bool = True,
-        set_alpha_to_one: bool = True,
-        steps_offset: int = 0,
-        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        clip_sample_range: float = 1.0,
-        sample_max_value: float = 1.0,
-        timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading",
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, clip_sample: bool = True, set_alpha_to_one: bool = True,
+        steps_offset: int = 0, prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, clip_sample_range: float = 1.0,
+        sample_max_value: float = 1.0, timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading",
         rescale_betas_zero_snr: bool = False,
-    ):
+    ):  # fmt: skip
         self._set_betas()
-        self.final_alpha_cumprod = 1.0 if set_alpha_to_one else float(self.alphas_cumprod[0])
-        self.timesteps = np.arange(num_train_timesteps)[::-1]
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Choose the timesteps.
@@ -80,16 +64,9 @@ class DDIMScheduler(DiffusionScheduler):
         return (1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        eta: float = 0.0,
-        use_clipped_model_output: bool = False,
-        generator: Any = None,
-        variance_noise: Array | None = None,
-        return_dict: bool = True,
-    ) -> DDIMSchedulerOutput | tuple[Array, Array]:
+        self, model_output: Array, timestep: int, sample: Array, eta: float = 0.0, use_clipped_model_output: bool = False,
+        generator: Any = None, variance_noise: Array | None = None, return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """One step towards the clean sample: equation 12.
 
         Args:
@@ -116,12 +93,11 @@ class DDIMScheduler(DiffusionScheduler):
                 raise ValueError("both `generator` and `variance_noise` are given; pass one of them")
             prev_sample = prev_sample + variance**0.5 * variance_noise
 
-        return DDIMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original) if return_dict else (prev_sample, original)
+        return as_output(DDIMSchedulerOutput, return_dict, prev_sample, original)
 
     def _next_timestep(self, timestep: Any) -> int:
         """The timestep a stride below."""
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         return int(timestep) - self.config.num_train_timesteps // self.num_inference_steps
 
     def _transfer(

@@ -33,21 +33,13 @@ class CogVideoXDDIMScheduler(DDIMScheduler):
     @register_to_config
     def __init__(
         self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.00085,
-        beta_end: float = 0.0120,
+        num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.0120,
         beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        clip_sample: bool = True,
-        set_alpha_to_one: bool = True,
-        steps_offset: int = 0,
-        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
-        clip_sample_range: float = 1.0,
-        sample_max_value: float = 1.0,
-        timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading",
-        rescale_betas_zero_snr: bool = False,
-        snr_shift_scale: float = 3.0,
-    ):
+        trained_betas: np.ndarray | list[float] | None = None, clip_sample: bool = True, set_alpha_to_one: bool = True,
+        steps_offset: int = 0, prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon", clip_sample_range: float = 1.0,
+        sample_max_value: float = 1.0, timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading",
+        rescale_betas_zero_snr: bool = False, snr_shift_scale: float = 3.0,
+    ):  # fmt: skip
         self.betas = self._make_betas()
         if beta_schedule == "scaled_linear" and trained_betas is None:
             self.betas = np.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps) ** 2
@@ -56,20 +48,12 @@ class CogVideoXDDIMScheduler(DDIMScheduler):
         self.alphas_cumprod = alphas_cumprod / (snr_shift_scale + (1 - snr_shift_scale) * alphas_cumprod)
         if rescale_betas_zero_snr:
             self.alphas_cumprod = zero_terminal_snr(self.alphas_cumprod)
-        self.final_alpha_cumprod = 1.0 if set_alpha_to_one else float(self.alphas_cumprod[0])
-        self.timesteps = np.arange(num_train_timesteps)[::-1]
+        self._set_training_timesteps()
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        eta: float = 0.0,
-        use_clipped_model_output: bool = False,
-        generator: Any = None,
-        variance_noise: Array | None = None,
-        return_dict: bool = True,
-    ) -> DDIMSchedulerOutput | tuple[Array, Array]:
+        self, model_output: Array, timestep: int, sample: Array, eta: float = 0.0, use_clipped_model_output: bool = False,
+        generator: Any = None, variance_noise: Array | None = None, return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """One step towards the clean sample: DDIM's equation 12 without noise.
 
         Args:

@@ -9,6 +9,7 @@ from ..core.errors import ConfigError
 from .arrays import Array
 from .cores import clip
 from .scheduling_ddim import DDIMScheduler, DDIMSchedulerOutput, transfer_levels
+from .scheduling_utils import as_output
 
 
 class DDIMInverseScheduler(DDIMScheduler):
@@ -37,24 +38,18 @@ class DDIMInverseScheduler(DDIMScheduler):
     @register_to_config
     def __init__(
         self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
+        num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02,
         beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        clip_sample: bool = True,
-        set_alpha_to_one: bool = True,
-        steps_offset: int = 0,
-        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
-        clip_sample_range: float = 1.0,
-        timestep_spacing: Literal["leading", "trailing"] = "leading",
-        rescale_betas_zero_snr: bool = False,
+        trained_betas: np.ndarray | list[float] | None = None, clip_sample: bool = True, set_alpha_to_one: bool = True,
+        steps_offset: int = 0, prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon", clip_sample_range: float = 1.0,
+        timestep_spacing: Literal["leading", "trailing"] = "leading", rescale_betas_zero_snr: bool = False,
         set_alpha_to_zero: bool | None = None,
-    ):
+    ):  # fmt: skip
         self._set_betas()
-        to_one = set_alpha_to_one if set_alpha_to_zero is None else set_alpha_to_zero
-        self.initial_alpha_cumprod = self.final_alpha_cumprod = 1.0 if to_one else float(self.alphas_cumprod[0])
-        self.timesteps = np.arange(num_train_timesteps)
+        if set_alpha_to_zero is not None:
+            self.final_alpha_cumprod = 1.0 if set_alpha_to_zero else float(self.alphas_cumprod[0])
+        self.initial_alpha_cumprod = self.final_alpha_cumprod
+        self.timesteps = self.timesteps[::-1]
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Choose the timesteps.
@@ -83,9 +78,13 @@ class DDIMInverseScheduler(DDIMScheduler):
             return_dict: return a `DDIMSchedulerOutput`, else a tuple.
 
         Raises:
-            ValueError: no `set_timesteps` before, or an unknown `prediction_type`.
+            ConfigError: unknown `prediction_type`; or "sample" with `set_alpha_to_one`, which is NaN in PyTorch diffusers: a clean sample
+                has no noise to be read off.
+            ValueError: no `set_timesteps` before.
         """
         alpha = self._alpha_cumprod(min(self._next_timestep(timestep), len(self) - 1))
+        if alpha == 1 and self.config.prediction_type == "sample":
+            raise ConfigError("with 'sample' there is no noise to read off the clean sample of the first step: set set_alpha_to_one=False")
         levels = transfer_levels(alpha, self._alpha_cumprod(int(timestep)))
         prev_sample, original = self._transfer(model_output, sample, levels)
-        return DDIMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original) if return_dict else (prev_sample, original)
+        return as_output(DDIMSchedulerOutput, return_dict, prev_sample, original)

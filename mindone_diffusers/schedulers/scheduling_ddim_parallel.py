@@ -4,7 +4,6 @@ from typing import Any
 
 from ..core.errors import ConfigError
 from .arrays import Array, on_host, per_sample
-from .cores import NO_TIMESTEPS
 from .scheduling_ddim import DDIMScheduler, DDIMSchedulerOutput, transfer_levels
 
 DDIMParallelSchedulerOutput = DDIMSchedulerOutput
@@ -36,8 +35,7 @@ class DDIMParallelScheduler(DDIMScheduler):
             ConfigError: `eta` is not 0, or unknown `prediction_type`.
             ValueError: no `set_timesteps` before, or neither one timestep nor one a sample.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         if eta != 0:
             raise ConfigError(f"eta is {eta}; `batch_step_no_noise` takes deterministic steps, of eta=0, only")
         timesteps = on_host(timesteps).reshape(-1)

@@ -1,7 +1,6 @@
 """Denoising diffusion probabilistic models (arXiv 2006.11239)."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -9,15 +8,14 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, randn_like
-from .cores import CustomTimestepsMixin, DiffusionScheduler, checked_timesteps, predict_original, threshold_or_clip
-from .scheduling_utils import DenoisedSchedulerOutput
+from .cores import CustomTimestepsMixin, DiffusionScheduler, check_exactly_one, checked_timesteps, predict_original, threshold_or_clip
+from .scheduling_utils import DenoisedSchedulerOutput, as_output
+from .tables import expect
 
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
 
 
-@dataclass
-class DDPMSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a DDPM step."""
+DDPMSchedulerOutput = DenoisedSchedulerOutput
 
 
 class DDPMScheduler(CustomTimestepsMixin, DiffusionScheduler):
@@ -51,28 +49,16 @@ class DDPMScheduler(CustomTimestepsMixin, DiffusionScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        variance_type: Literal[VARIANCE_TYPES] = "fixed_small",
-        clip_sample: bool = True,
-        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        clip_sample_range: float = 1.0,
-        sample_max_value: float = 1.0,
-        timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading",
-        steps_offset: int = 0,
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, variance_type: Literal[VARIANCE_TYPES] = "fixed_small",
+        clip_sample: bool = True, prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, clip_sample_range: float = 1.0,
+        sample_max_value: float = 1.0, timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading", steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
-    ):
-        if variance_type not in (*VARIANCE_TYPES, None):
-            raise ConfigError(f"variance_type is {variance_type!r}; expected one of {', '.join(VARIANCE_TYPES)}")
+    ):  # fmt: skip
+        expect("variance_type", variance_type, (*VARIANCE_TYPES, None))
         self.variance_type = variance_type
         self._set_betas()
-        self.timesteps = np.arange(num_train_timesteps)[::-1]
 
     def set_timesteps(
         self, num_inference_steps: int | None = None, device: Any = None, timesteps: list[int] | np.ndarray | None = None
@@ -88,8 +74,7 @@ class DDPMScheduler(CustomTimestepsMixin, DiffusionScheduler):
             ConfigError: not one of both is given, timesteps that do not descend within the training schedule, more steps than that has,
                 or an unknown `timestep_spacing`.
         """
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ConfigError("pass exactly one of num_inference_steps, timesteps to `set_timesteps`")
+        check_exactly_one(num_inference_steps=num_inference_steps, timesteps=timesteps)
         if timesteps is None:
             self._set_integer_timesteps(num_inference_steps)
         else:
@@ -113,7 +98,7 @@ class DDPMScheduler(CustomTimestepsMixin, DiffusionScheduler):
             ConfigError: unknown `prediction_type`, or a learned variance that the model output does not hold.
         """
         prev_sample, original = self._sample_posterior(model_output, int(timestep), self.previous_timestep(timestep), sample, generator)
-        return DDPMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original) if return_dict else (prev_sample, original)
+        return as_output(DDPMSchedulerOutput, return_dict, prev_sample, original)
 
     def _sample_posterior(
         self, model_output: Array, timestep: int, prev_timestep: int, sample: Array, generator: Any

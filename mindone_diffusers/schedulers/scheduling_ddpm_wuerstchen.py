@@ -1,6 +1,5 @@
 """DDPM in continuous time, as Wuerstchen and Stable Cascade use it (arXiv 2306.00637)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,10 @@ import numpy as np
 from ..core.configuration import register_to_config
 from .arrays import Array, on_host, per_sample, randn_like
 from .cores import DiffusionScheduler
-from .scheduling_utils import SchedulerOutput
+from .scheduling_utils import SchedulerOutput, as_output
 from .tables import linspace_float32
 
-
-@dataclass
-class DDPMWuerstchenSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of a step."""
+DDPMWuerstchenSchedulerOutput = SchedulerOutput
 
 
 class DDPMWuerstchenScheduler(DiffusionScheduler):
@@ -83,7 +79,7 @@ class DDPMWuerstchenScheduler(DiffusionScheduler):
         rescale, of_output, deviation = (per_sample(c, sample, "float32") for c in (alpha**-0.5, of_output, deviation))
         prev_sample = rescale * (sample - of_output * model_output) + deviation * randn_like(model_output, generator)
         prev_sample = prev_sample.astype(model_output.dtype)
-        return DDPMWuerstchenSchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return as_output(DDPMWuerstchenSchedulerOutput, return_dict, prev_sample)
 
     def previous_timestep(self, timestep: Any) -> np.ndarray:
         """The timesteps that steps from `timestep`, an array of equal ones, end at.

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from .arrays import Array
-from .cores import LogSNRScheduler
 from .scheduling_utils import SchedulerOutput
+from .solvers import LogSNRScheduler
 from .tables import adams_weights
 
 
@@ -46,29 +46,17 @@ class DEISMultistepScheduler(LogSNRScheduler):
     @register_to_config
     def __init__(
         self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
+        num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02,
         beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        solver_order: int = 2,
+        trained_betas: np.ndarray | list[float] | None = None, solver_order: int = 2,
         prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        sample_max_value: float = 1.0,
-        algorithm_type: Literal["deis"] = "deis",
-        solver_type: Literal["logrho"] = "logrho",
-        lower_order_final: bool = True,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        use_flow_sigmas: bool = False,
-        flow_shift: float = 1.0,
-        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace",
-        steps_offset: int = 0,
-        use_dynamic_shifting: bool = False,
-        time_shift_type: Literal["exponential"] = "exponential",
-    ):
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, sample_max_value: float = 1.0,
+        algorithm_type: Literal["deis"] = "deis", solver_type: Literal["logrho"] = "logrho", lower_order_final: bool = True,
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
+        use_flow_sigmas: bool = False, flow_shift: float = 1.0,
+        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace", steps_offset: int = 0,
+        use_dynamic_shifting: bool = False, time_shift_type: Literal["exponential"] = "exponential",
+    ):  # fmt: skip
         self._accept("algorithm_type", ("deis",), foreign=("dpmsolver", "dpmsolver++"))
         self._accept("solver_type", ("logrho",), foreign=("midpoint", "heun", "bh1", "bh2"))
         self._set_tables()
@@ -138,4 +126,4 @@ class DEISMultistepScheduler(LogSNRScheduler):
         """
         self._begin_step(timestep)
         self._remember(self.convert_model_output(model_output, sample=sample))
-        return self._end_step(self._update(self.model_outputs[-self._order() :], sample), return_dict)
+        return self._end_step(SchedulerOutput, return_dict, self._update(self.model_outputs[-self._order() :], sample))

@@ -9,7 +9,8 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from ..core.outputs import BaseOutput
-from .arrays import Array, alike
+from .arrays import Array, alike, largest
+from .scheduling_utils import as_output
 from .tokens import (
     CountedSteps,
     at,
@@ -58,25 +59,15 @@ class DiscreteDDIMScheduler(CountedSteps):
 
     @register_to_config
     def __init__(
-        self,
-        num_inference_steps: int = 32,
-        corrector_steps: int = 0,
-        corrector_k: int = 1,
-        corrector_selection: str = "lowest_log_margin",
+        self, num_inference_steps: int = 32, corrector_steps: int = 0, corrector_k: int = 1, corrector_selection: str = "lowest_log_margin",
         corrector_selection_tau: float = 1.0,
-    ):
+    ):  # fmt: skip
         self.set_timesteps(num_inference_steps)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        *,
-        temperature: float = 0.0,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> DiscreteDDIMSchedulerOutput | tuple[Array, ...]:
+        self, model_output: Array, timestep: int, sample: Array, *, temperature: float = 0.0,
+        generator: Any = None, return_dict: bool = True,
+    ) -> DiscreteDDIMSchedulerOutput | tuple[Array, ...]:  # fmt: skip
         """Each token becomes the predicted clean one, stays, or becomes a random one, as the posterior of D3PM (equation 3) says.
 
         Args:
@@ -101,7 +92,7 @@ class DiscreteDDIMScheduler(CountedSteps):
         routes = categorical(routes / routes.sum(axis=-1, keepdims=True), generator)
         prev_sample = where(routes == 0, tokens, sample)
         prev_sample = where(routes != 2, prev_sample, random_tokens(classes, sample, generator))
-        return self._output(return_dict, prev_sample, tokens, probabilities, model_output)
+        return as_output(DiscreteDDIMSchedulerOutput, return_dict, prev_sample, tokens, probabilities, model_output)
 
     def step_correct(
         self, model_output: Array, timestep: int, sample: Array, *, generator: Any = None, return_dict: bool = True
@@ -130,8 +121,9 @@ class DiscreteDDIMScheduler(CountedSteps):
         chosen = exp(conditional[rows, positions])
         tokens = categorical(chosen, generator)
         prev_sample = sample.copy()
-        prev_sample[rows, positions] = tokens.astype(sample.dtype)
-        return self._output(return_dict, prev_sample, tokens.astype(sample.dtype), at(chosen, tokens), model_output)
+        tokens, probabilities = tokens.astype(sample.dtype), at(chosen, tokens)
+        prev_sample[rows, positions] = tokens
+        return as_output(DiscreteDDIMSchedulerOutput, return_dict, prev_sample, tokens, probabilities, model_output)
 
     def _select_positions(self, sample: Array, conditional: Array, current: Array, generator: Any) -> Array:
         selection = self.config.corrector_selection
@@ -139,13 +131,13 @@ class DiscreteDDIMScheduler(CountedSteps):
         if selection == "random":
             keys = uniform(sample.shape, generator, sample)
         else:
-            own, likeliest = at(conditional, sample), conditional.max(axis=-1)
+            own, likeliest = at(conditional, sample), largest(conditional)[..., 0]
             if selection == "lowest_maxprob":
                 doubt = -likeliest
             elif selection == "lowest_current_prob":
                 doubt = -own
             elif selection == "lowest_log_margin":
-                doubt = where(~current, conditional, -math.inf).max(axis=-1) - own
+                doubt = largest(where(~current, conditional, -math.inf))[..., 0] - own
             else:
                 raise ConfigError(
                     f"corrector_selection is {selection!r}; "
@@ -153,7 +145,3 @@ class DiscreteDDIMScheduler(CountedSteps):
                 )
             keys = doubt / float(self.config.corrector_selection_tau) + gumbel(sample.shape, generator, sample, 1e-12)
         return order(keys, descending=True)[:, :count]
-
-    @staticmethod
-    def _output(return_dict: bool, *values: Array) -> DiscreteDDIMSchedulerOutput | tuple[Array, ...]:
-        return DiscreteDDIMSchedulerOutput(*values) if return_dict else values

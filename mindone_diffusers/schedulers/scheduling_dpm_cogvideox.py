@@ -9,6 +9,7 @@ from .arrays import Array, randn_like
 from .cores import predict_original
 from .scheduling_ddim import DDIMSchedulerOutput
 from .scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+from .scheduling_utils import as_output
 
 
 class CogVideoXDPMScheduler(CogVideoXDDIMScheduler):
@@ -59,18 +60,10 @@ class CogVideoXDPMScheduler(CogVideoXDDIMScheduler):
         return of_sample, of_original, 1 + 1 / (2 * r), 1 / (2 * r)
 
     def step(
-        self,
-        model_output: Array,
-        old_pred_original_sample: Array | None,
-        timestep: int,
-        timestep_back: int | None,
-        sample: Array,
-        eta: float = 0.0,
-        use_clipped_model_output: bool = False,
-        generator: Any = None,
-        variance_noise: Array | None = None,
+        self, model_output: Array, old_pred_original_sample: Array | None, timestep: int, timestep_back: int | None, sample: Array,
+        eta: float = 0.0, use_clipped_model_output: bool = False, generator: Any = None, variance_noise: Array | None = None,
         return_dict: bool = False,
-    ) -> DDIMSchedulerOutput | tuple[Array, Array]:
+    ) -> DDIMSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """One step towards the clean sample: of second order, but the first and the last.
 
         Args:
@@ -104,7 +97,7 @@ class CogVideoXDPMScheduler(CogVideoXDDIMScheduler):
             denoised = extrapolation[0] * original - extrapolation[1] * old_pred_original_sample
         noise_level = ((1 - alpha_prev) * -float(np.expm1(-2 * h))) ** 0.5
         prev_sample = of_sample * sample - of_original * denoised + noise_level * noise
-        return DDIMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original) if return_dict else (prev_sample, original)
+        return as_output(DDIMSchedulerOutput, return_dict, prev_sample, original)
 
 
 def _half_log_snr(alpha_cumprod: float) -> float:

@@ -7,8 +7,8 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import UnsupportedError
 from .arrays import Array
-from .cores import DPMSolverScheduler
 from .scheduling_utils import SchedulerOutput
+from .solvers import DPMSolverScheduler
 from .tables import lu_sigmas
 
 
@@ -54,47 +54,25 @@ class DPMSolverMultistepScheduler(DPMSolverScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        solver_order: int = 2,
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, solver_order: int = 2,
         prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        sample_max_value: float = 1.0,
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, sample_max_value: float = 1.0,
         algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"] = "dpmsolver++",
-        solver_type: Literal["midpoint", "heun"] = "midpoint",
-        lower_order_final: bool = True,
-        euler_at_final: bool = False,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        use_lu_lambdas: bool = False,
-        use_flow_sigmas: bool = False,
-        flow_shift: float = 1.0,
-        final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
-        lambda_min_clipped: float = -float("inf"),
-        variance_type: Literal["learned", "learned_range"] | None = None,
-        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace",
-        steps_offset: int = 0,
-        rescale_betas_zero_snr: bool = False,
-        use_dynamic_shifting: bool = False,
-        time_shift_type: Literal["exponential"] = "exponential",
-    ):
+        solver_type: Literal["midpoint", "heun"] = "midpoint", lower_order_final: bool = True, euler_at_final: bool = False,
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False, use_lu_lambdas: bool = False,
+        use_flow_sigmas: bool = False, flow_shift: float = 1.0, final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
+        lambda_min_clipped: float = -float("inf"), variance_type: Literal["learned", "learned_range"] | None = None,
+        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace", steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False, use_dynamic_shifting: bool = False, time_shift_type: Literal["exponential"] = "exponential",
+    ):  # fmt: skip
         self._check_solver("dpmsolver++", "dpmsolver", "sde-dpmsolver", "sde-dpmsolver++")
         if algorithm_type == "sde-dpmsolver" and solver_order > 2:
             raise UnsupportedError(f"algorithm_type 'sde-dpmsolver' has no solver_order {solver_order}; use 1 or 2, or 'sde-dpmsolver++'")
         self._set_tables()
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        mu: float | None = None,
-        timesteps: list[int] | None = None,
+        self, num_inference_steps: int | None = None, device: Any = None, mu: float | None = None, timesteps: list[int] | None = None
     ) -> None:
         """Choose timesteps and sigmas: give `num_inference_steps` or `timesteps`.
 
@@ -132,27 +110,23 @@ class DPMSolverMultistepScheduler(DPMSolverScheduler):
 
     def _update(self, outputs: list[Array], sample: Array, noise: Array | None) -> Array:
         """The step of the order that there are outputs, with derivatives from divided differences."""
-        series, index = outputs[-1:], self._step_index
+        each, index = np.eye(len(outputs)), self._step_index
+        series = [each[-1]]
         if len(outputs) > 1:
             lambda_t, lambda_0, lambda_1 = (self._levels_at(index + 1 - i)[2] for i in range(3))
             h, h0 = lambda_t - lambda_0, lambda_0 - lambda_1
-            series += [(h / h0) * (outputs[-1] - outputs[-2])]
+            series += [(h / h0) * (each[-1] - each[-2])]
         if len(outputs) > 2:
             h1 = lambda_1 - self._levels_at(index - 2)[2]
-            change = series[1] - (h / h1) * (outputs[-2] - outputs[-3])
+            change = series[1] - (h / h1) * (each[-2] - each[-3])
             series = [series[0], series[1] + (h0 / (h0 + h1)) * change, (h / (h0 + h1)) * change]
         halve = len(series) == 2 and self.config.solver_type == "midpoint"
-        return self._integrate(series, index, sample, noise, halve)
+        return self._integrate(outputs, series, index, sample, noise, halve)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        generator: Any = None,
-        variance_noise: Array | None = None,
+        self, model_output: Array, timestep: int, sample: Array, generator: Any = None, variance_noise: Array | None = None,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[Array]:
+    ) -> SchedulerOutput | tuple[Array]:  # fmt: skip
         """One step towards the clean sample, in float32.
 
         Args:
@@ -174,4 +148,4 @@ class DPMSolverMultistepScheduler(DPMSolverScheduler):
         if self._in_float32:
             sample = sample.astype(dtype)
         prev_sample = self._update(self.model_outputs[-self._order() :], sample, noise)
-        return self._end_step(prev_sample.astype(model_output.dtype) if self._in_float32 else prev_sample, return_dict)
+        return self._end_step(SchedulerOutput, return_dict, prev_sample.astype(model_output.dtype) if self._in_float32 else prev_sample)

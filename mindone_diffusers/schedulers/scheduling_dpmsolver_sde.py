@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -83,13 +82,9 @@ class BrownianTreeNoiseSampler:
     """
 
     def __init__(
-        self,
-        x: Array,
-        sigma_min: float,
-        sigma_max: float,
-        seed: int | Sequence[int] | None = None,
+        self, x: Array, sigma_min: float, sigma_max: float, seed: int | Sequence[int] | None = None,
         transform: Callable[[float], float] = lambda sigma: sigma,
-    ):
+    ):  # fmt: skip
         self.transform = transform
         self.like = x
         self.batched = isinstance(seed, (list, tuple))
@@ -116,9 +111,7 @@ class BrownianTreeNoiseSampler:
         return alike(noise, self.like)
 
 
-@dataclass
-class DPMSolverSDESchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a stage of a step."""
+DPMSolverSDESchedulerOutput = DenoisedSchedulerOutput
 
 
 class DPMSolverSDEScheduler(MidpointScheduler):
@@ -150,19 +143,13 @@ class DPMSolverSDEScheduler(MidpointScheduler):
     @register_to_config
     def __init__(
         self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.00085,
-        beta_end: float = 0.012,
+        num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012,
         beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
+        trained_betas: np.ndarray | list[float] | None = None, prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
         noise_sampler_seed: int | None = None,
-        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace",
-        steps_offset: int = 0,
-    ):
+        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace", steps_offset: int = 0,
+    ):  # fmt: skip
         self._check_sigma_options()
         self._set_betas()
         self.noise_sampler_seed = noise_sampler_seed
@@ -207,8 +194,7 @@ class DPMSolverSDEScheduler(MidpointScheduler):
             TimestepError: `timestep` is not in the schedule.
         """
         self._refuse_sample_prediction()
-        if self._step_index is None:
-            self._init_step_index(timestep)
+        self._begin_step(timestep)
         original = self._predict_original(model_output, sample, self._model_sigma())
         start, middle, end = self._step_sigmas()
         if end == 0:
@@ -219,7 +205,4 @@ class DPMSolverSDEScheduler(MidpointScheduler):
             step_start, self.sample = (sample, sample) if self.state_in_first_order else (self.sample, None)
             prev_sample = (down / start) * step_start + (1 - down / start) * original + (s_noise * up) * noise
 
-        self._step_index += 1
-        if not return_dict:
-            return prev_sample, original
-        return DPMSolverSDESchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return self._end_step(DPMSolverSDESchedulerOutput, return_dict, prev_sample, original)

@@ -6,10 +6,10 @@ import numpy as np
 
 from ..core import logging
 from ..core.configuration import register_to_config
-from ..core.errors import ConfigError
 from .arrays import Array
-from .cores import DPMSolverScheduler
 from .scheduling_utils import SchedulerOutput
+from .solvers import DPMSolverScheduler
+from .tables import expect
 
 logger = logging.get_logger(__name__)
 
@@ -50,30 +50,18 @@ class DPMSolverSinglestepScheduler(DPMSolverScheduler):
     @register_to_config
     def __init__(
         self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
+        num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02,
         beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        solver_order: int = 2,
+        trained_betas: np.ndarray | list[float] | None = None, solver_order: int = 2,
         prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        sample_max_value: float = 1.0,
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, sample_max_value: float = 1.0,
         algorithm_type: Literal["dpmsolver", "dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++",
-        solver_type: Literal["midpoint", "heun"] = "midpoint",
-        lower_order_final: bool = False,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        use_flow_sigmas: bool = False,
-        flow_shift: float = 1.0,
-        final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
-        lambda_min_clipped: float = -float("inf"),
-        variance_type: Literal["learned", "learned_range"] | None = None,
-        use_dynamic_shifting: bool = False,
-        time_shift_type: Literal["exponential"] = "exponential",
-    ):
+        solver_type: Literal["midpoint", "heun"] = "midpoint", lower_order_final: bool = False,
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
+        use_flow_sigmas: bool = False, flow_shift: float = 1.0, final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
+        lambda_min_clipped: float = -float("inf"), variance_type: Literal["learned", "learned_range"] | None = None,
+        use_dynamic_shifting: bool = False, time_shift_type: Literal["exponential"] = "exponential",
+    ):  # fmt: skip
         self._check_solver("dpmsolver++", "dpmsolver", "sde-dpmsolver++")
         self._set_tables()
         self.order_list = self.get_order_list(num_train_timesteps)
@@ -92,8 +80,7 @@ class DPMSolverSinglestepScheduler(DPMSolverScheduler):
             ConfigError: `solver_order` is not 1, 2 or 3.
         """
         config, order = self.config, self.config.solver_order
-        if order not in (1, 2, 3):
-            raise ConfigError(f"solver_order is {order}; expected 1, 2 or 3")
+        expect("solver_order", order, (1, 2, 3))
         blocks, rest = divmod(num_inference_steps, order)
         orders = [*range(1, order + 1)] * blocks
         if config.lower_order_final:
@@ -107,11 +94,7 @@ class DPMSolverSinglestepScheduler(DPMSolverScheduler):
         return orders
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        mu: float | None = None,
-        timesteps: list[int] | None = None,
+        self, num_inference_steps: int | None = None, device: Any = None, mu: float | None = None, timesteps: list[int] | None = None
     ) -> None:
         """Choose timesteps and sigmas: give `num_inference_steps` or `timesteps`.
 
@@ -158,29 +141,23 @@ class DPMSolverSinglestepScheduler(DPMSolverScheduler):
         Raises:
             ConfigError: another order.
         """
-        if order not in (1, 2, 3):
-            raise ConfigError(f"order is {order}; expected 1, 2 or 3")
-        outputs, start = model_output_list[-order:], self._step_index - order + 1
-        series, midpoint = outputs[:1], self.config.solver_type == "midpoint"
+        expect("order", order, (1, 2, 3))
+        outputs, start, each = model_output_list[-order:], self._step_index - order + 1, np.eye(order)
+        series, midpoint = [each[0]], self.config.solver_type == "midpoint"
         if order > 1:
             lambda_s = self._levels_at(start)[2]
             h = self._levels_at(self._step_index + 1)[2] - lambda_s
             h0 = self._levels_at(self._step_index)[2] - lambda_s
-            series += [(h / h0) * (outputs[-1] - outputs[0])]
+            series += [(h / h0) * (each[-1] - each[0])]
         if order == 3 and not midpoint:
             h1 = self._levels_at(start + 1)[2] - lambda_s
-            inner = (h / h1) * (outputs[1] - outputs[0])
+            inner = (h / h1) * (each[1] - each[0])
             slope = (h0 * inner - h1 * series[1]) / (h0 - h1)
-            series = [outputs[0], slope, (2 * h / (h0 - h1)) * (series[1] - inner)]
-        return self._integrate(series, start, sample, noise, halve=midpoint and order == 2)
+            series = [each[0], slope, (2 * h / (h0 - h1)) * (series[1] - inner)]
+        return self._integrate(outputs, series, start, sample, noise, halve=midpoint and order == 2)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        generator: Any = None,
-        return_dict: bool = True,
+        self, model_output: Array, timestep: int, sample: Array, generator: Any = None, return_dict: bool = True
     ) -> SchedulerOutput | tuple[Array]:
         """One step towards the clean sample.
 
@@ -203,4 +180,4 @@ class DPMSolverSinglestepScheduler(DPMSolverScheduler):
             self.sample = sample
         noise = self._step_noise(model_output, generator)
         prev_sample = self.singlestep_dpm_solver_update(self.model_outputs, sample=self.sample, order=order, noise=noise)
-        return self._end_step(prev_sample, return_dict)
+        return self._end_step(SchedulerOutput, return_dict, prev_sample)

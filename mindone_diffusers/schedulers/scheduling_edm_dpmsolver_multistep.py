@@ -2,8 +2,6 @@
 
 from typing import Any, Literal
 
-import numpy as np
-
 from ..core.configuration import register_to_config
 from .arrays import Array
 from .cores import EDMMixin
@@ -43,30 +41,18 @@ class EDMDPMSolverMultistepScheduler(EDMMixin, DPMSolverMultistepScheduler):
     @register_to_config
     def __init__(
         self,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
-        sigma_data: float = 0.5,
-        sigma_schedule: Literal["karras", "exponential"] = "karras",
-        num_train_timesteps: int = 1000,
-        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
-        rho: float = 7.0,
-        solver_order: int = 2,
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        sample_max_value: float = 1.0,
-        algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++",
-        solver_type: Literal["midpoint", "heun"] = "midpoint",
-        lower_order_final: bool = True,
-        euler_at_final: bool = False,
-        final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
-    ):
+        sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5,
+        sigma_schedule: Literal["karras", "exponential"] = "karras", num_train_timesteps: int = 1000,
+        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon", rho: float = 7.0, solver_order: int = 2,
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, sample_max_value: float = 1.0,
+        algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++", solver_type: Literal["midpoint", "heun"] = "midpoint",
+        lower_order_final: bool = True, euler_at_final: bool = False, final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
+    ):  # fmt: skip
         self._check_solver("dpmsolver++", "sde-dpmsolver++")
         self._set_ramp(num_train_timesteps, 0.0)
 
     def _set_ramp(self, num: int, last: float) -> None:
-        sigmas = self._edm_sigmas(linspace_float32(0, 1, num))
-        self.timesteps = self.precondition_noise(sigmas)
-        self.sigmas = np.append(sigmas, np.float32(last))
+        self._set_edm_tables(linspace_float32(0, 1, num), last)
         self._forget()
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None) -> None:

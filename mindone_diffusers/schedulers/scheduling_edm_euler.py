@@ -1,6 +1,5 @@
 """Euler's method for models in EDM's formulation (arXiv 2206.00364)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +9,7 @@ from .arrays import Array, on_host
 from .cores import EDMMixin, SigmaScheduler
 from .scheduling_utils import DenoisedSchedulerOutput
 
-
-@dataclass
-class EDMEulerSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of an Euler step."""
+EDMEulerSchedulerOutput = DenoisedSchedulerOutput
 
 
 class EDMEulerScheduler(EDMMixin, SigmaScheduler):
@@ -36,15 +32,11 @@ class EDMEulerScheduler(EDMMixin, SigmaScheduler):
     @register_to_config
     def __init__(
         self,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
-        sigma_data: float = 0.5,
-        sigma_schedule: Literal["karras", "exponential"] = "karras",
-        num_train_timesteps: int = 1000,
-        prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
-        rho: float = 7.0,
+        sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5,
+        sigma_schedule: Literal["karras", "exponential"] = "karras", num_train_timesteps: int = 1000,
+        prediction_type: Literal["epsilon", "v_prediction"] = "epsilon", rho: float = 7.0,
         final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
-    ):
+    ):  # fmt: skip
         self._set_ramp(np.arange(num_train_timesteps + 1) / num_train_timesteps)
 
     def set_timesteps(
@@ -62,24 +54,14 @@ class EDMEulerScheduler(EDMMixin, SigmaScheduler):
         self._set_ramp(np.linspace(0, 1, num_inference_steps) if sigmas is None else on_host(sigmas).astype(np.float64))
 
     def _set_ramp(self, ramp: np.ndarray) -> None:
-        sigmas = self._edm_sigmas(ramp)
-        self.timesteps = self.precondition_noise(sigmas)
-        self.sigmas = np.append(sigmas, np.float32(self._last_sigma(sigmas[-1])))
+        self._set_edm_tables(ramp)
         self._restart()
 
     def step(
-        self,
-        model_output: Array,
-        timestep: float,
-        sample: Array,
-        s_churn: float = 0.0,
-        s_tmin: float = 0.0,
-        s_tmax: float = float("inf"),
-        s_noise: float = 1.0,
-        generator: Any = None,
-        return_dict: bool = True,
-        pred_original_sample: Array | None = None,
-    ) -> EDMEulerSchedulerOutput | tuple[Array, Array]:
+        self, model_output: Array, timestep: float, sample: Array,
+        s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = float("inf"), s_noise: float = 1.0,
+        generator: Any = None, return_dict: bool = True, pred_original_sample: Array | None = None,
+    ) -> EDMEulerSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """One step towards the clean sample, in float32.
 
         Args:
@@ -100,14 +82,11 @@ class EDMEulerScheduler(EDMMixin, SigmaScheduler):
         """
         self._refuse_integer(timestep)
         index = self._begin_step(timestep)
-        sample, sigma_hat = self._churn(model_output, sample.astype("float32"), s_churn, s_tmin, s_tmax, s_noise, generator)
+        sample, sigma_hat = self._churn(model_output, sample.astype("float32"), s_churn, s_tmin, s_tmax, s_noise, generator, index)
         original = pred_original_sample
         if original is None:
             original = self.precondition_outputs(sample, model_output, sigma_hat)
         prev_sample = sample + ((float(self.sigmas[index + 1]) - sigma_hat) / sigma_hat) * (sample - original)
         prev_sample = prev_sample.astype(model_output.dtype)
 
-        self._step_index += 1
-        if not return_dict:
-            return prev_sample, original
-        return EDMEulerSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return self._end_step(EDMEulerSchedulerOutput, return_dict, prev_sample, original)

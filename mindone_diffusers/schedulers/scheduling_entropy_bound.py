@@ -6,6 +6,7 @@ from typing import Any
 from ..core.configuration import register_to_config
 from ..core.outputs import BaseOutput
 from .arrays import Array
+from .scheduling_utils import as_output
 from .tokens import LARGEST, CountedSteps, exp, gather, log_sum_exp, order, random_tokens, sample_tokens, tempered, where
 
 
@@ -46,15 +47,9 @@ class EntropyBoundScheduler(CountedSteps):
         self.set_timesteps(num_inference_steps)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        *,
-        entropy_bound: float | None = None,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> EntropyBoundSchedulerOutput | tuple[Array, ...]:
+        self, model_output: Array, timestep: int, sample: Array, *, entropy_bound: float | None = None,
+        generator: Any = None, return_dict: bool = True,
+    ) -> EntropyBoundSchedulerOutput | tuple[Array, ...]:  # fmt: skip
         """One step.
 
         Args:
@@ -79,6 +74,4 @@ class EntropyBoundScheduler(CountedSteps):
         ascending = gather(entropy, positions)
         accepted = gather(ascending.cumsum(-1) - ascending <= bound, order(positions))
         prev_sample = where(accepted, tokens, random_tokens(model_output.shape[-1], sample, generator))
-
-        values = (prev_sample, accepted, tokens, probabilities, model_output)
-        return EntropyBoundSchedulerOutput(*values) if return_dict else values
+        return as_output(EntropyBoundSchedulerOutput, return_dict, prev_sample, accepted, tokens, probabilities, model_output)

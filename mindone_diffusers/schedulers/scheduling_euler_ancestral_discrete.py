@@ -1,6 +1,5 @@
 """Ancestral sampling with Euler steps (k-diffusion's `sample_euler_ancestral`; variances of arXiv 2006.11239)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,8 @@ from ..core.configuration import register_to_config
 from .arrays import Array, randn_like
 from .cores import SigmaScheduler, ancestral_levels
 from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import sigmas_of
 
-
-@dataclass
-class EulerAncestralDiscreteSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of an ancestral Euler step."""
+EulerAncestralDiscreteSchedulerOutput = DenoisedSchedulerOutput
 
 
 class EulerAncestralDiscreteScheduler(SigmaScheduler):
@@ -34,20 +29,11 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        prediction_type: str = "epsilon",
-        timestep_spacing: str = "linspace",
-        steps_offset: int = 0,
-        rescale_betas_zero_snr: bool = False,
-    ):
-        self._set_betas(last_alpha_cumprod=2**-24)  # not 0, so that the first sigma is finite
-        self.sigmas = np.append(sigmas_of(self.alphas_cumprod)[::-1], np.float32(0))
-        self.timesteps = np.arange(num_train_timesteps, dtype=np.float64)[::-1]
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, prediction_type: str = "epsilon",
+        timestep_spacing: str = "linspace", steps_offset: int = 0, rescale_betas_zero_snr: bool = False,
+    ):  # fmt: skip
+        self._set_training_sigmas(np.float64)
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Choose timesteps and sigmas.
@@ -63,12 +49,7 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
         self._set_sigmas(self._timestep_grid(num_inference_steps).astype(np.float32))
 
     def step(
-        self,
-        model_output: Array,
-        timestep: float,
-        sample: Array,
-        generator: Any = None,
-        return_dict: bool = True,
+        self, model_output: Array, timestep: float, sample: Array, generator: Any = None, return_dict: bool = True
     ) -> EulerAncestralDiscreteSchedulerOutput | tuple[Array, Array]:
         """One step towards the clean sample, in float32.
 
@@ -96,7 +77,4 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
         prev_sample = prev_sample + sigma_up * randn_like(model_output, generator)
         prev_sample = prev_sample.astype(model_output.dtype)
 
-        self._step_index += 1
-        if not return_dict:
-            return prev_sample, original
-        return EulerAncestralDiscreteSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return self._end_step(EulerAncestralDiscreteSchedulerOutput, return_dict, prev_sample, original)

@@ -1,6 +1,5 @@
 """Euler's method on the probability-flow ODE (arXiv 2206.00364, algorithm 2)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +9,9 @@ from ..core.errors import ConfigError
 from .arrays import Array, on_host
 from .cores import SigmaScheduler, velocity
 from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import linspace_float32, sigma_to_timestep, sigmas_of
+from .tables import expect, linspace_float32, sigma_to_timestep, sigmas_of
 
-
-@dataclass
-class EulerDiscreteSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of an Euler step."""
+EulerDiscreteSchedulerOutput = DenoisedSchedulerOutput
 
 
 class EulerDiscreteScheduler(SigmaScheduler):
@@ -47,29 +43,16 @@ class EulerDiscreteScheduler(SigmaScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        prediction_type: str = "epsilon",
-        interpolation_type: str = "linear",
-        use_karras_sigmas: bool | None = False,
-        use_exponential_sigmas: bool | None = False,
-        use_beta_sigmas: bool | None = False,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, prediction_type: str = "epsilon", interpolation_type: str = "linear",
+        use_karras_sigmas: bool | None = False, use_exponential_sigmas: bool | None = False, use_beta_sigmas: bool | None = False,
+        sigma_min: float | None = None, sigma_max: float | None = None,
         timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace",
-        timestep_type: Literal["discrete", "continuous"] = "discrete",
-        steps_offset: int = 0,
-        rescale_betas_zero_snr: bool = False,
+        timestep_type: Literal["discrete", "continuous"] = "discrete", steps_offset: int = 0, rescale_betas_zero_snr: bool = False,
         final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
-    ):
+    ):  # fmt: skip
         self._check_sigma_options()
-        self._set_betas(last_alpha_cumprod=2**-24)  # not 0, so that the first sigma is finite
-        self.sigmas = np.append(sigmas_of(self.alphas_cumprod)[::-1], np.float32(0))
-        self.timesteps = np.arange(num_train_timesteps, dtype=np.float32)[::-1]
+        self._set_training_sigmas()
         self._set_continuous_timesteps()
 
     def _continuous(self) -> bool:
@@ -80,12 +63,9 @@ class EulerDiscreteScheduler(SigmaScheduler):
             self.timesteps = (0.25 * np.log(self.sigmas[:-1], dtype=np.float64)).astype(np.float32)
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        timesteps: list[int] | None = None,
+        self, num_inference_steps: int | None = None, device: Any = None, timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Choose timesteps and sigmas: give exactly one of the arguments.
 
         Args:
@@ -112,26 +92,18 @@ class EulerDiscreteScheduler(SigmaScheduler):
             self.num_inference_steps = len(timesteps) if num_inference_steps is None else num_inference_steps
             if timesteps is None:
                 timesteps = self._timestep_grid(self.num_inference_steps)
+            expect("interpolation_type", config.interpolation_type, ("linear", "log_linear"))
             if config.interpolation_type == "log_linear":
                 log_sigmas = linspace_float32(np.log(table[-1]), np.log(table[0]), self.num_inference_steps + 1)
                 sigmas = np.exp(log_sigmas, dtype=np.float64).astype(np.float32)
-            elif config.interpolation_type != "linear":
-                raise ConfigError(f"interpolation_type is {config.interpolation_type!r}; expected 'linear' or 'log_linear'")
             self._set_sigmas(np.asarray(timesteps, dtype=np.float32), sigmas, self._last_sigma())
         self._set_continuous_timesteps()
 
     def step(
-        self,
-        model_output: Array,
-        timestep: float,
-        sample: Array,
-        s_churn: float = 0.0,
-        s_tmin: float = 0.0,
-        s_tmax: float = float("inf"),
-        s_noise: float = 1.0,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> EulerDiscreteSchedulerOutput | tuple[Array, Array]:
+        self, model_output: Array, timestep: float, sample: Array,
+        s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = float("inf"), s_noise: float = 1.0,
+        generator: Any = None, return_dict: bool = True,
+    ) -> EulerDiscreteSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """One step towards the clean sample, in float32.
 
         Args:
@@ -152,7 +124,7 @@ class EulerDiscreteScheduler(SigmaScheduler):
         self._refuse_integer(timestep)
         index = self._begin_step(timestep)
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
-        sample, sigma_hat = self._churn(model_output, sample.astype("float32"), s_churn, s_tmin, s_tmax, s_noise, generator)
+        sample, sigma_hat = self._churn(model_output, sample.astype("float32"), s_churn, s_tmin, s_tmax, s_noise, generator, index)
         if self.config.prediction_type == "original_sample":
             original = model_output
         else:  # v-prediction's scalings are those of the noise level the model was called with
@@ -160,10 +132,7 @@ class EulerDiscreteScheduler(SigmaScheduler):
         prev_sample = sample + ((sigma_next - sigma_hat) / sigma_hat) * (sample - original)
         prev_sample = prev_sample.astype(model_output.dtype)
 
-        self._step_index += 1
-        if not return_dict:
-            return prev_sample, original
-        return EulerDiscreteSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return self._end_step(EulerDiscreteSchedulerOutput, return_dict, prev_sample, original)
 
     def get_velocity(self, sample: Array, noise: Array, timesteps: Any) -> Array:
         """The training target of v-prediction (arXiv 2202.00512) for clean samples, their noise, and some of `timesteps`.

@@ -1,6 +1,5 @@
 """Steps of a flow map, a model that is distilled to go from any timestep to any other (AnyFlow, arXiv 2605.13724)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,17 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, on_host, per_sample
-from .cores import FlowScheduler
-from .scheduling_utils import SchedulerOutput
+from .flows import FlowScheduler
+from .scheduling_utils import SchedulerOutput, UnscaledInputMixin
 from .tables import shift_flow
 
-
-@dataclass
-class FlowMapEulerDiscreteSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of a step, at the timestep it was to go to."""
+FlowMapEulerDiscreteSchedulerOutput = SchedulerOutput
 
 
-class FlowMapEulerDiscreteScheduler(FlowScheduler):
+class FlowMapEulerDiscreteScheduler(UnscaledInputMixin, FlowScheduler):
     """Steps along the mean velocity a model predicts between two timesteps, on the schedule or off it. Tables are float64.
+
+    `scale_noise` takes any timesteps, too: its sigma is timestep / num_train_timesteps.
 
     Args:
         num_train_timesteps: length of the training schedule.
@@ -30,35 +28,18 @@ class FlowMapEulerDiscreteScheduler(FlowScheduler):
     def __init__(self, num_train_timesteps: int = 1000, shift: float = 1.0):
         self.set_timesteps(num_train_timesteps)
 
-    def scale_model_input(self, sample: Array, timestep: Any = None) -> Array:
-        """The sample itself: this scheduler's samples are what the model takes."""
-        return sample
-
-    def scale_noise(self, sample: Array, timestep: Any, noise: Array | None = None) -> Array:
-        """Noisy samples, (1 - sigma) sample + sigma noise, with sigma = timestep / num_train_timesteps.
-
-        Args:
-            sample: clean samples, shape (batch, ...).
-            timestep: one for all or one a sample, on the schedule or not.
-            noise: standard normal noise of the same shape.
-
-        Raises:
-            ValueError: neither one timestep nor one a sample.
-        """
-        sigma = per_sample(on_host(timestep).reshape(-1) / self.config.num_train_timesteps, sample)
-        return sigma * noise + (1 - sigma) * sample
+    def _noise_levels(self, timestep: Any, sample: Array) -> np.ndarray:
+        """timestep / num_train_timesteps, on the schedule or not."""
+        return on_host(timestep).reshape(-1) / self.config.num_train_timesteps
 
     def apply_shift(self, sigmas: np.ndarray) -> np.ndarray:
         """Noise levels moved towards noise by the config's `shift`."""
         return shift_flow(sigmas, self.config.shift)
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        sigmas: list[float] | None = None,
+        self, num_inference_steps: int | None = None, device: Any = None, sigmas: list[float] | None = None,
         timesteps: list[float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Choose timesteps and sigmas: give one or more of `num_inference_steps`, `sigmas` and `timesteps`, of one length.
 
         Args:
@@ -121,4 +102,4 @@ class FlowMapEulerDiscreteScheduler(FlowScheduler):
             sigma_next = np.array([self._sigma_at(r) for r in on_host(r_timestep).reshape(-1)])
         sample = sample.astype("float32")
         prev_sample = (sample + per_sample(sigma_next - sigma, sample) * model_output.astype("float32")).astype(model_output.dtype)
-        return self._end_step(FlowMapEulerDiscreteSchedulerOutput, prev_sample, return_dict)
+        return self._end_step(FlowMapEulerDiscreteSchedulerOutput, return_dict, prev_sample)

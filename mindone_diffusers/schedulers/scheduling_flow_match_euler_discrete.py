@@ -1,6 +1,5 @@
 """Euler's method on the flow's ODE, or a step to its end and back to the next noise level (arXiv 2210.02747, 2403.03206)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -8,17 +7,15 @@ import numpy as np
 from ..core import logging
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, alike, randn_like
-from .cores import FlowScheduler, TimeShiftMixin
+from .arrays import Array, alike, largest, randn_like
+from .flows import FlowScheduler, TimeShiftMixin
 from .scheduling_utils import SchedulerOutput
-from .tables import TIME_SHIFTS, shift_flow, stretch_shift_to_terminal
+from .tables import TIME_SHIFTS, expect, shift_flow, stretch_shift_to_terminal
 
 logger = logging.get_logger(__name__)
 
 
-@dataclass
-class FlowMatchEulerDiscreteSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of an Euler step."""
+FlowMatchEulerDiscreteSchedulerOutput = SchedulerOutput
 
 
 class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
@@ -46,28 +43,17 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        shift: float = 1.0,
-        use_dynamic_shifting: bool = False,
-        base_shift: float | None = 0.5,
-        max_shift: float | None = 1.15,
-        base_image_seq_len: int = 256,
-        max_image_seq_len: int = 4096,
-        invert_sigmas: bool = False,
-        shift_terminal: float | None = None,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        time_shift_type: Literal["exponential", "linear"] = "exponential",
-        stochastic_sampling: bool = False,
-    ):
+        self, num_train_timesteps: int = 1000, shift: float = 1.0, use_dynamic_shifting: bool = False,
+        base_shift: float | None = 0.5, max_shift: float | None = 1.15, base_image_seq_len: int = 256, max_image_seq_len: int = 4096,
+        invert_sigmas: bool = False, shift_terminal: float | None = None,
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
+        time_shift_type: Literal["exponential", "linear"] = "exponential", stochastic_sampling: bool = False,
+    ):  # fmt: skip
         self._set_tables()
 
     def _set_tables(self) -> None:
         self._check_sigma_options()
-        if self.config.time_shift_type not in TIME_SHIFTS:
-            raise ConfigError(f"time_shift_type is {self.config.time_shift_type!r}; expected one of {', '.join(TIME_SHIFTS)}")
+        expect("time_shift_type", self.config.time_shift_type, TIME_SHIFTS)
         self._shift = self.config.shift
         self._set_training_sigmas(1.0 if self.config.use_dynamic_shifting else self._shift)
 
@@ -85,13 +71,9 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
         return stretch_shift_to_terminal(t, self.config.shift_terminal)
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        sigmas: list[float] | None = None,
-        mu: float | None = None,
+        self, num_inference_steps: int | None = None, device: Any = None, sigmas: list[float] | None = None, mu: float | None = None,
         timesteps: list[float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Choose timesteps and sigmas: give one or more of `num_inference_steps`, `sigmas` and `timesteps`, of one length.
 
         Args:
@@ -128,18 +110,10 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
         self._restart()
 
     def step(
-        self,
-        model_output: Array,
-        timestep: float,
-        sample: Array,
-        s_churn: float = 0.0,
-        s_tmin: float = 0.0,
-        s_tmax: float = float("inf"),
-        s_noise: float = 1.0,
-        generator: Any = None,
-        per_token_timesteps: Array | None = None,
-        return_dict: bool = True,
-    ) -> FlowMatchEulerDiscreteSchedulerOutput | tuple[Array]:
+        self, model_output: Array, timestep: float, sample: Array,
+        s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = float("inf"), s_noise: float = 1.0, generator: Any = None,
+        per_token_timesteps: Array | None = None, return_dict: bool = True,
+    ) -> FlowMatchEulerDiscreteSchedulerOutput | tuple[Array]:  # fmt: skip
         """One step towards the clean sample, in float32.
 
         Args:
@@ -167,7 +141,7 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
         else:
             sigma = (alike(per_token_timesteps, sample) / self.config.num_train_timesteps)[..., None]
             lower = alike(self.sigmas, sample).reshape(-1, 1, 1, 1)
-            sigma_next = (lower * (lower < sigma - 1e-6)).max(axis=0)
+            sigma_next = largest(lower * (lower < sigma - 1e-6), axis=0)[0]
             length = sigma - sigma_next
         if self.config.stochastic_sampling:
             original = sample - sigma * model_output
@@ -176,4 +150,4 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
             prev_sample = sample + length * model_output
         if per_token_timesteps is None:
             prev_sample = prev_sample.astype(model_output.dtype)
-        return self._end_step(FlowMatchEulerDiscreteSchedulerOutput, prev_sample, return_dict)
+        return self._end_step(FlowMatchEulerDiscreteSchedulerOutput, return_dict, prev_sample)

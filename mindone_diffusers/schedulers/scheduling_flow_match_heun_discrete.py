@@ -1,23 +1,20 @@
 """Heun's method on the flow's ODE (arXiv 2206.00364, algorithm 1; arXiv 2403.03206)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, randn_like
-from .cores import FlowScheduler
+from .arrays import Array
+from .cores import HeunMixin
+from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
 from .tables import shift_flow
 
-
-@dataclass
-class FlowMatchHeunDiscreteSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of a stage of a Heun step."""
+FlowMatchHeunDiscreteSchedulerOutput = SchedulerOutput
 
 
-class FlowMatchHeunDiscreteScheduler(FlowScheduler):
+class FlowMatchHeunDiscreteScheduler(HeunMixin, FlowScheduler):
     """Second-order steps of two model calls: an Euler step, then its correction by the mean of the velocities at both ends.
 
     Every timestep but the first is there twice; the last step is Euler's.
@@ -26,8 +23,6 @@ class FlowMatchHeunDiscreteScheduler(FlowScheduler):
         num_train_timesteps: length of the training schedule.
         shift: moves all noise levels towards noise (arXiv 2403.03206, section 5.3.2).
     """
-
-    order = 2
 
     @register_to_config
     def __init__(self, num_train_timesteps: int = 1000, shift: float = 1.0):
@@ -44,9 +39,7 @@ class FlowMatchHeunDiscreteScheduler(FlowScheduler):
         Raises:
             TimestepError: it is not in the schedule.
         """
-        if self._step_index is None:
-            self._init_step_index(timestep)
-        sigma = float(self.sigmas[self._step_index])
+        sigma = float(self.sigmas[self._find_step(timestep)])
         return sigma * noise + (1 - sigma) * sample
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
@@ -60,26 +53,14 @@ class FlowMatchHeunDiscreteScheduler(FlowScheduler):
         sigmas = shift_flow(self._training_range(num_inference_steps), self.config.shift).astype(np.float32)
         sigmas = np.append(sigmas[:1], sigmas[1:].repeat(2))
         self.timesteps, self.sigmas = sigmas * self.config.num_train_timesteps, np.append(sigmas, np.float32(0))
-        self.prev_derivative = self.dt = self.sample = None
+        self._forget_stage()
         self._restart()
 
-    @property
-    def state_in_first_order(self) -> bool:
-        """Whether the next call is the Euler stage of a step."""
-        return self.dt is None
-
     def step(
-        self,
-        model_output: Array,
-        timestep: float,
-        sample: Array,
-        s_churn: float = 0.0,
-        s_tmin: float = 0.0,
-        s_tmax: float = float("inf"),
-        s_noise: float = 1.0,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> FlowMatchHeunDiscreteSchedulerOutput | tuple[Array]:
+        self, model_output: Array, timestep: float, sample: Array,
+        s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = float("inf"), s_noise: float = 1.0,
+        generator: Any = None, return_dict: bool = True,
+    ) -> FlowMatchHeunDiscreteSchedulerOutput | tuple[Array]:  # fmt: skip
         """One stage of a step towards the clean sample, in float32.
 
         Args:
@@ -99,17 +80,10 @@ class FlowMatchHeunDiscreteScheduler(FlowScheduler):
         """
         index = self._begin_step(timestep)
         start = index if self.state_in_first_order else index - 1
-        sigma, sigma_next = float(self.sigmas[start]), float(self.sigmas[start + 1])
-        churn = min(s_churn / (len(self.sigmas) - 1), 2**0.5 - 1) if s_tmin <= sigma <= s_tmax else 0.0
-        sigma_hat = sigma * (churn + 1)
+        sigma, sigma_next = self.sigmas[start : start + 2].tolist()
+        # Noise is drawn in both stages, as in PyTorch diffusers; the second does not depend on `sample`.
         sample = sample.astype("float32")
-        if churn > 0:  # drawn in both stages, as in PyTorch diffusers; the second does not depend on `sample`
-            sample = sample + (s_noise * (sigma_hat**2 - sigma**2) ** 0.5) * randn_like(model_output, generator)
-        if self.state_in_first_order:
-            self.prev_derivative, self.dt, self.sample = (sigma / sigma_hat) * model_output, sigma_next - sigma_hat, sample
-            prev_sample = sample + self.dt * self.prev_derivative
-        else:
-            prev_sample = self.sample + (self.dt / 2) * (self.prev_derivative + model_output)
-            self.prev_derivative = self.dt = self.sample = None
-        prev_sample = prev_sample.astype(model_output.dtype)
-        return self._end_step(FlowMatchHeunDiscreteSchedulerOutput, prev_sample, return_dict)
+        sample, sigma_hat = self._churn(model_output, sample, s_churn, s_tmin, s_tmax, s_noise, generator, start)
+        derivative = (sigma / sigma_hat) * model_output if self.state_in_first_order else model_output
+        prev_sample = self._heun(sample, derivative, sigma_next - sigma_hat).astype(model_output.dtype)
+        return self._end_step(FlowMatchHeunDiscreteSchedulerOutput, return_dict, prev_sample)

@@ -1,6 +1,5 @@
 """Latent consistency sampling of flow-matching models (arXiv 2310.04378), optionally from small samples to large (arXiv 2503.16397)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..core.configuration import register_to_config
@@ -9,10 +8,7 @@ from .arrays import Array, randn_like, resize
 from .scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from .scheduling_utils import SchedulerOutput
 
-
-@dataclass
-class FlowMatchLCMSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of a consistency step."""
+FlowMatchLCMSchedulerOutput = SchedulerOutput
 
 
 class FlowMatchLCMScheduler(FlowMatchEulerDiscreteScheduler):
@@ -42,23 +38,14 @@ class FlowMatchLCMScheduler(FlowMatchEulerDiscreteScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        shift: float = 1.0,
-        use_dynamic_shifting: bool = False,
-        base_shift: float = 0.5,
-        max_shift: float = 1.15,
-        base_image_seq_len: int = 256,
-        max_image_seq_len: int = 4096,
-        invert_sigmas: bool = False,
-        shift_terminal: float | None = None,
-        use_karras_sigmas: bool | None = False,
-        use_exponential_sigmas: bool | None = False,
-        use_beta_sigmas: bool | None = False,
+        self, num_train_timesteps: int = 1000, shift: float = 1.0, use_dynamic_shifting: bool = False,
+        base_shift: float = 0.5, max_shift: float = 1.15, base_image_seq_len: int = 256, max_image_seq_len: int = 4096,
+        invert_sigmas: bool = False, shift_terminal: float | None = None,
+        use_karras_sigmas: bool | None = False, use_exponential_sigmas: bool | None = False, use_beta_sigmas: bool | None = False,
         time_shift_type: Literal["exponential", "linear"] = "exponential",
         scale_factors: list[float] | None = None,
         upscale_mode: Literal["nearest", "linear", "bilinear", "bicubic", "trilinear", "area", "nearest-exact"] = "bicubic",
-    ):
+    ):  # fmt: skip
         self._set_tables()
         self.set_scale_factors(scale_factors, upscale_mode)
 
@@ -96,4 +83,4 @@ class FlowMatchLCMScheduler(FlowMatchEulerDiscreteScheduler):
             original = resize(original, [round(factors[index] * size) for size in self._first_size], self._upscale_mode)
         prev_sample = (1 - sigma_next) * original + sigma_next * randn_like(original, generator)
         prev_sample = prev_sample.astype(model_output.dtype)
-        return self._end_step(FlowMatchLCMSchedulerOutput, prev_sample, return_dict)
+        return self._end_step(FlowMatchLCMSchedulerOutput, return_dict, prev_sample)

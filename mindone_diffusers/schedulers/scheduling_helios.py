@@ -6,10 +6,11 @@ from typing import Any, Literal
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError, UnsupportedError
 from .arrays import Array
-from .cores import NO_TIMESTEPS, FlowStagesMixin
+from .flows import FlowStagesMixin
 from .scheduling_helios_dmd import HeliosDMDSchedulerOutput
 from .scheduling_unipc_multistep import UniPCMultistepScheduler
-from .scheduling_utils import SchedulerMixin
+from .scheduling_utils import SchedulerMixin, as_output
+from .tables import expect
 
 
 @dataclass
@@ -54,25 +55,13 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        shift: float = 1.0,
-        stages: int = 3,
-        stage_range: list[float] = [0, 1 / 3, 2 / 3, 1],  # noqa: B006
-        gamma: float = 1 / 3,
-        thresholding: bool = False,
-        prediction_type: str = "flow_prediction",
-        solver_order: int = 2,
-        predict_x0: bool = True,
-        solver_type: str = "bh2",
-        lower_order_final: bool = True,
-        disable_corrector: list[int] = [],  # noqa: B006
-        solver_p: SchedulerMixin | None = None,
-        use_flow_sigmas: bool = True,
-        scheduler_type: str = "unipc",
-        use_dynamic_shifting: bool = False,
-        time_shift_type: Literal["exponential", "linear"] = "exponential",
-    ):
+        self, num_train_timesteps: int = 1000, shift: float = 1.0,
+        stages: int = 3, stage_range: list[float] = [0, 1 / 3, 2 / 3, 1], gamma: float = 1 / 3, thresholding: bool = False,  # noqa: B006
+        prediction_type: str = "flow_prediction", solver_order: int = 2, predict_x0: bool = True, solver_type: str = "bh2",
+        lower_order_final: bool = True, disable_corrector: list[int] = [], solver_p: SchedulerMixin | None = None,  # noqa: B006
+        use_flow_sigmas: bool = True, scheduler_type: str = "unipc",
+        use_dynamic_shifting: bool = False, time_shift_type: Literal["exponential", "linear"] = "exponential",
+    ):  # fmt: skip
         if thresholding:
             raise UnsupportedError("HeliosScheduler has no thresholding: leave it False")
         self._accept_solver()
@@ -102,30 +91,18 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
         return self._bh_update(sample, order, self._levels_of(sigma), self._levels_of(sigma_next))
 
     def multistep_uni_c_bh_update(
-        self,
-        this_model_output: Array,
-        *,
-        last_sample: Array,
-        this_sample: Array,
-        order: int,
-        sigma_before: float | None = None,
-        sigma: float | None = None,
-    ) -> Array:
+        self, this_model_output: Array, *, last_sample: Array, this_sample: Array, order: int,
+        sigma_before: float | None = None, sigma: float | None = None,
+    ) -> Array:  # fmt: skip
         """As `UniPCMultistepScheduler.multistep_uni_c_bh_update`; `sigma_before` and `sigma` replace those of the last step's ends."""
         if sigma_before is None:
             return super().multistep_uni_c_bh_update(this_model_output, last_sample=last_sample, this_sample=this_sample, order=order)
         return self._bh_update(last_sample, order, self._levels_of(sigma_before), self._levels_of(sigma), this_model_output)
 
     def step_euler(
-        self,
-        model_output: Array,
-        timestep: Any = None,
-        sample: Array = None,
-        generator: Any = None,
-        sigma: float | None = None,
-        sigma_next: float | None = None,
-        return_dict: bool = True,
-    ) -> HeliosSchedulerOutput | tuple[Array]:
+        self, model_output: Array, timestep: Any = None, sample: Array = None, generator: Any = None,
+        sigma: float | None = None, sigma_next: float | None = None, return_dict: bool = True,
+    ) -> HeliosSchedulerOutput | tuple[Array]:  # fmt: skip
         """One Euler step, in float32.
 
         Args:
@@ -149,25 +126,15 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
             sigma, sigma_next = self.sigmas[self._step_index], self.sigmas[self._step_index + 1]
         prev_sample = sample.astype("float32") + float(sigma_next - sigma) * model_output
         self._step_index += 1
-        prev_sample = prev_sample.astype(model_output.dtype)
-        return HeliosSchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return as_output(HeliosSchedulerOutput, return_dict, prev_sample.astype(model_output.dtype))
 
     def step_unipc(
-        self,
-        model_output: Array,
-        timestep: Any = None,
-        sample: Array = None,
-        return_dict: bool = True,
-        model_outputs: list[Array] | None = None,
-        timestep_list: list[Any] | None = None,
-        sigma_before: float | None = None,
-        sigma: float | None = None,
-        sigma_next: float | None = None,
-        cus_step_index: int | None = None,
-        cus_lower_order_num: int | None = None,
-        cus_this_order: int | None = None,
+        self, model_output: Array, timestep: Any = None, sample: Array = None, return_dict: bool = True,
+        model_outputs: list[Array] | None = None, timestep_list: list[Any] | None = None,
+        sigma_before: float | None = None, sigma: float | None = None, sigma_next: float | None = None,
+        cus_step_index: int | None = None, cus_lower_order_num: int | None = None, cus_this_order: int | None = None,
         cus_last_sample: Array | None = None,
-    ) -> HeliosSchedulerOutput | tuple[Array, list[Array] | None, Array, int]:
+    ) -> HeliosSchedulerOutput | tuple[Array, list[Array] | None, Array, int]:  # fmt: skip
         """One UniPC step, from the scheduler's own history or from one that is given.
 
         Args:
@@ -188,8 +155,7 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
         Raises:
             ValueError: no `set_timesteps` before, or a `prediction_type` that is unknown or needs `predict_x0`.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         self._step_index = (self._step_index or 0) if cus_step_index is None else cus_step_index
         if cus_lower_order_num is not None:
             self.lower_order_nums = cus_lower_order_num
@@ -218,8 +184,7 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
             self.lower_order_nums = min(self.lower_order_nums + 1, self.config.solver_order)
         if cus_step_index is None:
             self._step_index += 1
-        output = HeliosSchedulerOutput(prev_sample, model_outputs, sample, self.this_order)
-        return output if return_dict else (prev_sample, model_outputs, sample, self.this_order)
+        return as_output(HeliosSchedulerOutput, return_dict, prev_sample, model_outputs, sample, self.this_order)
 
     def step(
         self, model_output: Array, timestep: Any = None, sample: Array = None, generator: Any = None, return_dict: bool = True
@@ -236,9 +201,7 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
         Raises:
             UnsupportedError: an unknown `scheduler_type`.
         """
-        kind = self.config.scheduler_type
-        if kind == "euler":
+        expect("scheduler_type", self.config.scheduler_type, ("unipc", "euler"), UnsupportedError)
+        if self.config.scheduler_type == "euler":
             return self.step_euler(model_output, timestep, sample, generator, return_dict=return_dict)
-        if kind == "unipc":
-            return self.step_unipc(model_output, timestep, sample, return_dict)
-        raise UnsupportedError(f"scheduler_type is {kind!r}; expected 'unipc' or 'euler'")
+        return self.step_unipc(model_output, timestep, sample, return_dict)

@@ -7,8 +7,8 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from .arrays import Array, on_host, per_sample
-from .cores import FlowStagesMixin
-from .scheduling_utils import SchedulerMixin, SchedulerOutput
+from .flows import FlowStagesMixin
+from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
 
 
 @dataclass
@@ -37,17 +37,10 @@ class HeliosDMDScheduler(FlowStagesMixin, SchedulerMixin):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        shift: float = 1.0,
-        stages: int = 3,
-        stage_range: list[float] = [0, 1 / 3, 2 / 3, 1],  # noqa: B006 (upstream's, never changed)
-        gamma: float = 1 / 3,
-        prediction_type: str = "flow_prediction",
-        use_flow_sigmas: bool = True,
-        use_dynamic_shifting: bool = False,
-        time_shift_type: Literal["exponential", "linear"] = "linear",
-    ):
+        self, num_train_timesteps: int = 1000, shift: float = 1.0,
+        stages: int = 3, stage_range: list[float] = [0, 1 / 3, 2 / 3, 1], gamma: float = 1 / 3, prediction_type: str = "flow_prediction",  # noqa: B006
+        use_flow_sigmas: bool = True, use_dynamic_shifting: bool = False, time_shift_type: Literal["exponential", "linear"] = "linear",
+    ):  # fmt: skip
         self.init_sigmas_for_each_stage()
 
     @staticmethod
@@ -77,18 +70,10 @@ class HeliosDMDScheduler(FlowStagesMixin, SchedulerMixin):
         return (sample - sigma * flow_pred.astype("float32")).astype(flow_pred.dtype)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: Any = None,
-        sample: Array = None,
-        generator: Any = None,
-        return_dict: bool = True,
+        self, model_output: Array, timestep: Any = None, sample: Array = None, generator: Any = None, return_dict: bool = True,
         cur_sampling_step: int = 0,
-        dmd_noisy_tensor: Array | None = None,
-        dmd_sigmas: Any = None,
-        dmd_timesteps: Any = None,
-        all_timesteps: Any = None,
-    ) -> HeliosDMDSchedulerOutput | tuple[Array]:
+        dmd_noisy_tensor: Array | None = None, dmd_sigmas: Any = None, dmd_timesteps: Any = None, all_timesteps: Any = None,
+    ) -> HeliosDMDSchedulerOutput | tuple[Array]:  # fmt: skip
         """One step towards the clean sample, in float32. The schedule is given anew, because a stage's may be the last one's.
 
         Args:
@@ -107,6 +92,4 @@ class HeliosDMDScheduler(FlowStagesMixin, SchedulerMixin):
         if cur_sampling_step < len(all_timesteps) - 1:
             following = int(all_timesteps[cur_sampling_step + 1])
             prev_sample = self.add_noise(prev_sample, dmd_noisy_tensor, following, dmd_sigmas, dmd_timesteps)
-        if not return_dict:
-            return (prev_sample,)
-        return HeliosDMDSchedulerOutput(prev_sample=prev_sample)
+        return as_output(HeliosDMDSchedulerOutput, return_dict, prev_sample)

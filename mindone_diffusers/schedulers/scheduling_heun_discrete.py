@@ -1,22 +1,18 @@
 """Heun's method on the probability-flow ODE (arXiv 2206.00364, algorithm 1)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from ..core.configuration import register_to_config
 from .arrays import Array
-from .cores import TwoStageScheduler, clip
+from .cores import HeunMixin, SigmaScheduler, clip
 from .scheduling_utils import DenoisedSchedulerOutput
 
-
-@dataclass
-class HeunDiscreteSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a stage of a Heun step."""
+HeunDiscreteSchedulerOutput = DenoisedSchedulerOutput
 
 
-class HeunDiscreteScheduler(TwoStageScheduler):
+class HeunDiscreteScheduler(HeunMixin, SigmaScheduler):
     """Second-order steps of two model calls: an Euler step, then its correction by the mean of the derivatives at both ends.
 
     Every timestep but the first is there twice; the last step is Euler's.
@@ -44,32 +40,20 @@ class HeunDiscreteScheduler(TwoStageScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.00085,
-        beta_end: float = 0.012,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        prediction_type: str = "epsilon",
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        clip_sample: bool = False,
-        clip_sample_range: float = 1.0,
-        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace",
-        steps_offset: int = 0,
-    ):
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, prediction_type: str = "epsilon",
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
+        clip_sample: bool = False, clip_sample_range: float = 1.0,
+        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace", steps_offset: int = 0,
+    ):  # fmt: skip
         self._check_sigma_options()
         self._set_betas()
         self.set_timesteps(num_train_timesteps, None, num_train_timesteps)
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        num_train_timesteps: int | None = None,
+        self, num_inference_steps: int | None = None, device: Any = None, num_train_timesteps: int | None = None,
         timesteps: list[int] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Choose timesteps and sigmas: give `num_inference_steps` or `timesteps`.
 
         Args:
@@ -88,7 +72,7 @@ class HeunDiscreteScheduler(TwoStageScheduler):
         self._set_sigmas(np.asarray(timesteps, dtype=np.float32))
         self.sigmas = np.concatenate([self.sigmas[:1], self.sigmas[1:-1].repeat(2), self.sigmas[-1:]])
         self.timesteps = np.concatenate([self.timesteps[:1], self.timesteps[1:].repeat(2)])
-        self.prev_derivative = self.dt = self.sample = None
+        self._forget_stage()
 
     def step(
         self, model_output: Array, timestep: float, sample: Array, return_dict: bool = True
@@ -105,20 +89,9 @@ class HeunDiscreteScheduler(TwoStageScheduler):
             ConfigError: unknown `prediction_type`.
             IndexError: `timestep` is not in the schedule.
         """
-        if self._step_index is None:
-            self._init_step_index(timestep)
-        index = self._step_index
+        index = self._begin_step(timestep)
         sigma = float(self.sigmas[index])  # of this model call: the end of the step in its second stage
         original = clip(self._predict_original(model_output, sample, sigma), self.config)
         derivative = (sample - original) / sigma
-        if self.state_in_first_order:
-            self.prev_derivative, self.dt, self.sample = derivative, float(self.sigmas[index + 1]) - sigma, sample
-            prev_sample = sample + self.dt * derivative
-        else:
-            prev_sample = self.sample + (self.dt / 2) * (self.prev_derivative + derivative)
-            self.prev_derivative = self.dt = self.sample = None
-
-        self._step_index += 1
-        if not return_dict:
-            return prev_sample, original
-        return HeunDiscreteSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        prev_sample = self._heun(sample, derivative, float(self.sigmas[index + 1]) - sigma)
+        return self._end_step(HeunDiscreteSchedulerOutput, return_dict, prev_sample, original)

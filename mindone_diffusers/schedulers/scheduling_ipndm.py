@@ -7,11 +7,11 @@ import numpy as np
 from ..core.configuration import register_to_config
 from .arrays import Array
 from .cores import StepIndexMixin, adams_bashforth
-from .scheduling_utils import SchedulerMixin, SchedulerOutput
+from .scheduling_utils import SchedulerMixin, SchedulerOutput, UnscaledInputMixin
 from .tables import linspace_float32
 
 
-class IPNDMScheduler(StepIndexMixin, SchedulerMixin):
+class IPNDMScheduler(UnscaledInputMixin, StepIndexMixin, SchedulerMixin):
     """Linear multistep steps on the circle x = alpha x_0 + beta noise, for models of the velocity; orders 1 to 3 for the first ones.
 
     Args:
@@ -43,10 +43,6 @@ class IPNDMScheduler(StepIndexMixin, SchedulerMixin):
         self.ets = []
         self._restart()
 
-    def scale_model_input(self, sample: Array, timestep: Any = None) -> Array:
-        """The sample itself: this scheduler's samples are what the model takes."""
-        return sample
-
     def step(self, model_output: Array, timestep: float, sample: Array, return_dict: bool = True) -> SchedulerOutput | tuple[Array]:
         """One step towards the clean sample, in float32.
 
@@ -59,16 +55,12 @@ class IPNDMScheduler(StepIndexMixin, SchedulerMixin):
         Raises:
             TimestepError: `timestep` is not in the schedule.
         """
-        if self._step_index is None:
-            self._init_step_index(timestep)
-        index = self._step_index
-        alpha, alpha_next = (float(alpha) for alpha in self.alphas[index : index + 2])
-        beta, beta_next = (float(beta) for beta in self.betas[index : index + 2])
+        index = self._find_step(timestep)
+        (alpha, alpha_next), (beta, beta_next) = (table[index : index + 2].tolist() for table in (self.alphas, self.betas))
         start = sample.astype("float32")
         self.ets = [*self.ets[-3:], beta * start + alpha * model_output.astype("float32")]
         noise = adams_bashforth(self.ets[::-1])
         original = (start - beta * noise) / max(alpha, 1e-8)
         prev_sample = (alpha_next * original + beta_next * noise).astype(sample.dtype)
 
-        self._step_index += 1
-        return SchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return self._end_step(SchedulerOutput, return_dict, prev_sample)

@@ -1,6 +1,5 @@
 """Ancestral sampling with second-order midpoint steps (k-diffusion's `sample_dpm_2_ancestral`)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,12 +7,9 @@ import numpy as np
 from .arrays import Array, randn_like
 from .cores import ancestral_levels
 from .scheduling_k_dpm_2_discrete import KDPM2DiscreteScheduler
-from .scheduling_utils import DenoisedSchedulerOutput
+from .scheduling_utils import DenoisedSchedulerOutput, as_output
 
-
-@dataclass
-class KDPM2AncestralDiscreteSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a stage of a step."""
+KDPM2AncestralDiscreteSchedulerOutput = DenoisedSchedulerOutput
 
 
 class KDPM2AncestralDiscreteScheduler(KDPM2DiscreteScheduler):
@@ -53,6 +49,4 @@ class KDPM2AncestralDiscreteScheduler(KDPM2DiscreteScheduler):
             _, sigma_next, down = self._step_sigmas()
             prev_sample, original = self._advance(model_output, timestep, sample)
             prev_sample = prev_sample + (sigma_next**2 - down**2) ** 0.5 * randn_like(model_output, generator)
-        if not return_dict:
-            return prev_sample, original
-        return KDPM2AncestralDiscreteSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return as_output(KDPM2AncestralDiscreteSchedulerOutput, return_dict, prev_sample, original)

@@ -1,6 +1,5 @@
 """Second-order midpoint steps: DPM-Solver-2 in sigma (k-diffusion's `sample_dpm_2`; arXiv 2206.00364, algorithm 2 without churn)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,12 +7,9 @@ import numpy as np
 from ..core.configuration import register_to_config
 from .arrays import Array
 from .cores import MidpointScheduler
-from .scheduling_utils import DenoisedSchedulerOutput
+from .scheduling_utils import DenoisedSchedulerOutput, as_output
 
-
-@dataclass
-class KDPM2DiscreteSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a stage of a step."""
+KDPM2DiscreteSchedulerOutput = DenoisedSchedulerOutput
 
 
 class KDPM2DiscreteScheduler(MidpointScheduler):
@@ -40,19 +36,11 @@ class KDPM2DiscreteScheduler(MidpointScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.00085,
-        beta_end: float = 0.012,
-        beta_schedule: str = "linear",
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012, beta_schedule: str = "linear",
         trained_betas: np.ndarray | list[float] | None = None,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        prediction_type: str = "epsilon",
-        timestep_spacing: str = "linspace",
-        steps_offset: int = 0,
-    ):
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
+        prediction_type: str = "epsilon", timestep_spacing: str = "linspace", steps_offset: int = 0,
+    ):  # fmt: skip
         self._check_sigma_options()
         self._set_betas()
         self.set_timesteps(num_train_timesteps, None, num_train_timesteps)
@@ -85,16 +73,12 @@ class KDPM2DiscreteScheduler(MidpointScheduler):
             UnsupportedError: `prediction_type` is "sample".
             TimestepError: `timestep` is not in the schedule.
         """
-        prev_sample, original = self._advance(model_output, timestep, sample)
-        if not return_dict:
-            return prev_sample, original
-        return KDPM2DiscreteSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return as_output(KDPM2DiscreteSchedulerOutput, return_dict, *self._advance(model_output, timestep, sample))
 
     def _advance(self, model_output: Array, timestep: float, sample: Array) -> tuple[Array, Array]:
         """The sample after a stage, and the clean one predicted there; arguments as `step`."""
         self._refuse_sample_prediction()
-        if self._step_index is None:
-            self._init_step_index(timestep)
+        self._begin_step(timestep)
         start, middle, end = self._step_sigmas()
         sigma = self._model_sigma()
         original = self._predict_original(model_output, sample, sigma)

@@ -10,14 +10,14 @@ from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, randn_like
 from .cores import (
-    NO_TIMESTEPS,
     CustomTimestepsMixin,
     DiffusionScheduler,
     StepIndexMixin,
+    check_exactly_one,
     checked_timesteps,
     predict_original,
     threshold_or_clip,
-)
+)  # fmt: skip
 from .scheduling_utils import SchedulerOutput
 
 logger = logging.get_logger(__name__)
@@ -30,28 +30,14 @@ class DistilledScheduler(StepIndexMixin, CustomTimestepsMixin, DiffusionSchedule
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.00085,
-        beta_end: float = 0.012,
-        beta_schedule: str = "scaled_linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        original_inference_steps: int = 50,
-        clip_sample: bool = False,
-        clip_sample_range: float = 1.0,
-        set_alpha_to_one: bool = True,
-        steps_offset: int = 0,
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012, beta_schedule: str = "scaled_linear",
+        trained_betas: np.ndarray | list[float] | None = None, original_inference_steps: int = 50,
+        clip_sample: bool = False, clip_sample_range: float = 1.0, set_alpha_to_one: bool = True, steps_offset: int = 0,
         prediction_type: str = "epsilon",
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        sample_max_value: float = 1.0,
-        timestep_spacing: str = "leading",
-        timestep_scaling: float = 10.0,
-        rescale_betas_zero_snr: bool = False,
-    ):
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, sample_max_value: float = 1.0,
+        timestep_spacing: str = "leading", timestep_scaling: float = 10.0, rescale_betas_zero_snr: bool = False,
+    ):  # fmt: skip
         self._set_betas()
-        self.final_alpha_cumprod = 1.0 if set_alpha_to_one else float(self.alphas_cumprod[0])
-        self.timesteps = np.arange(num_train_timesteps)[::-1]
 
     def _distillation_timesteps(self, original_inference_steps: int | None, strength: float) -> tuple[int, np.ndarray]:
         """How many steps the distillation took, and the ascending timesteps of the noisier or all of them."""
@@ -61,13 +47,9 @@ class DistilledScheduler(StepIndexMixin, CustomTimestepsMixin, DiffusionSchedule
         return steps, np.arange(1, int(steps * strength) + 1) * (len(self) // steps) - 1
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        original_inference_steps: int | None = None,
-        timesteps: list[int] | np.ndarray | None = None,
-        strength: float = 1.0,
-    ) -> None:
+        self, num_inference_steps: int | None = None, device: Any = None, original_inference_steps: int | None = None,
+        timesteps: list[int] | np.ndarray | None = None, strength: float = 1.0,
+    ) -> None:  # fmt: skip
         """Choose the timesteps: how many, or which.
 
         Args:
@@ -81,8 +63,7 @@ class DistilledScheduler(StepIndexMixin, CustomTimestepsMixin, DiffusionSchedule
             ConfigError: not one of both is given, timesteps that do not descend within the training schedule, or more steps than the
                 distillation took times `strength`.
         """
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ConfigError("pass exactly one of num_inference_steps, timesteps to `set_timesteps`")
+        check_exactly_one(num_inference_steps=num_inference_steps, timesteps=timesteps)
         original_steps, distilled = self._distillation_timesteps(original_inference_steps, strength)
         if timesteps is None:
             if num_inference_steps > min(original_steps, len(distilled)):
@@ -110,13 +91,10 @@ class DistilledScheduler(StepIndexMixin, CustomTimestepsMixin, DiffusionSchedule
         if len(timesteps) > original_steps:
             logger.warning(f"{len(timesteps)} timesteps are given; the model was distilled with {original_steps}")
 
-    def _begin_step(self, timestep: Any) -> tuple[int, int]:
+    def _ends(self, timestep: Any) -> tuple[int, int]:
         """The timestep, and the one the step ends at: in the last step, the same."""
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
-        if self._step_index is None:
-            self._init_step_index(timestep)
-        index = self._step_index + 1
+        self._require_timesteps()
+        index = self._find_step(timestep) + 1
         return int(timestep), int(self.timesteps[index] if index < len(self.timesteps) else timestep)
 
     @property
@@ -181,12 +159,11 @@ class LCMScheduler(DistilledScheduler):
             ValueError: no `set_timesteps` before, or an unknown `prediction_type`.
             IndexError: the first timestep is not in the schedule.
         """
-        timestep, prev_timestep = self._begin_step(timestep)
+        timestep, prev_timestep = self._ends(timestep)
         alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
         original = predict_original(self.config.prediction_type, model_output, sample, alpha**0.5, (1 - alpha) ** 0.5)
         c_skip, c_out = self.get_scalings_for_boundary_condition_discrete(timestep)
         prev_sample = denoised = c_out * threshold_or_clip(original, self.config) + c_skip * sample
         if not self._is_last_step:
             prev_sample = alpha_prev**0.5 * denoised + (1 - alpha_prev) ** 0.5 * randn_like(denoised, generator)
-        self._step_index += 1
-        return LCMSchedulerOutput(prev_sample=prev_sample, denoised=denoised) if return_dict else (prev_sample, denoised)
+        return self._end_step(LCMSchedulerOutput, return_dict, prev_sample, denoised)

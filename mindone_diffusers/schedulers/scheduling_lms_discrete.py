@@ -1,6 +1,5 @@
 """Linear multistep (Adams-Bashforth) method in sigma (k-diffusion's `sample_lms`)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +9,7 @@ from .arrays import Array
 from .cores import SigmaScheduler
 from .scheduling_utils import DenoisedSchedulerOutput
 
-
-@dataclass
-class LMSDiscreteSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a linear multistep step."""
+LMSDiscreteSchedulerOutput = DenoisedSchedulerOutput
 
 
 class LMSDiscreteScheduler(SigmaScheduler):
@@ -38,19 +34,12 @@ class LMSDiscreteScheduler(SigmaScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
         trained_betas: np.ndarray | list[float] | None = None,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
         prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
-        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace",
-        steps_offset: int = 0,
-    ):
+        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace", steps_offset: int = 0,
+    ):  # fmt: skip
         self._check_sigma_options()
         self._set_betas()
         self.set_timesteps(num_train_timesteps)
@@ -110,7 +99,4 @@ class LMSDiscreteScheduler(SigmaScheduler):
         for k, derivative in zip(range(order), reversed(self.derivatives)):
             prev_sample = prev_sample + self.get_lms_coefficient(order, index, k) * derivative
 
-        self._step_index += 1
-        if not return_dict:
-            return prev_sample, original
-        return LMSDiscreteSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return self._end_step(LMSDiscreteSchedulerOutput, return_dict, prev_sample, original)

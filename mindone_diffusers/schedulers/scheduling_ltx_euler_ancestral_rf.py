@@ -1,6 +1,5 @@
 """Ancestral Euler sampling of rectified flows (ComfyUI's `sample_euler_ancestral_RF`, used for LTX-Video, arXiv 2501.00103)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,16 +8,14 @@ from ..core import logging
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, on_host, randn_like
-from .cores import FlowScheduler
+from .flows import FlowScheduler
 from .scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from .scheduling_utils import SchedulerOutput
 
 logger = logging.get_logger(__name__)
 
 
-@dataclass
-class LTXEulerAncestralRFSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of an ancestral Euler step."""
+LTXEulerAncestralRFSchedulerOutput = SchedulerOutput
 
 
 class LTXEulerAncestralRFScheduler(FlowScheduler):
@@ -37,13 +34,9 @@ class LTXEulerAncestralRFScheduler(FlowScheduler):
         pass
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        sigmas: list[float] | None = None,
-        timesteps: list[float] | None = None,
-        mu: float | None = None,
-    ) -> None:
+        self, num_inference_steps: int | None = None, device: Any = None, sigmas: list[float] | None = None,
+        timesteps: list[float] | None = None, mu: float | None = None,
+    ) -> None:  # fmt: skip
         """Choose timesteps and sigmas.
 
         Args:
@@ -94,7 +87,7 @@ class LTXEulerAncestralRFScheduler(FlowScheduler):
         index, last = self._begin_step(timestep), len(self.sigmas) - 1
         prev_sample = sample if index >= last else self._next_sample(model_output, sample, index, generator)
         self._step_index = min(index, last - 1)
-        return self._end_step(LTXEulerAncestralRFSchedulerOutput, prev_sample, return_dict)
+        return self._end_step(LTXEulerAncestralRFSchedulerOutput, return_dict, prev_sample)
 
     def _next_sample(self, model_output: Array, sample: Array, index: int, generator: Any) -> Array:
         eta, s_noise = self.config.eta, self.config.s_noise

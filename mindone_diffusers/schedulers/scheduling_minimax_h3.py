@@ -1,6 +1,5 @@
 """Euler's method on MiniMax-H3's flow, in which time runs from 0, noise, to 1, clean."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,18 +8,17 @@ from ..core.configuration import register_to_config
 from ..core.dtypes import to_numpy_dtype
 from ..core.errors import ConfigError
 from .arrays import Array, on_host, per_sample
-from .cores import FlowScheduler
+from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
 from .tables import linspace_float32, shift_flow
 
-
-@dataclass
-class MiniMaxH3SchedulerOutput(SchedulerOutput):
-    """`prev_sample` of an Euler step."""
+MiniMaxH3SchedulerOutput = SchedulerOutput
 
 
 class MiniMaxH3Scheduler(FlowScheduler):
     """Euler steps for a model of the velocity towards data, x_0 - noise, whose timesteps are 1 - sigma.
+
+    `scale_noise` takes timesteps from 0 to 1, in the schedule or not.
 
     Args:
         shift: moves all noise levels towards noise (arXiv 2403.03206, section 5.3.2); 12 for video, 3 for audio.
@@ -77,20 +75,6 @@ class MiniMaxH3Scheduler(FlowScheduler):
         """1 - timestep, one or one a sample, rounded to the sample's dtype as the reference does."""
         return 1 - on_host(timestep).reshape(-1).astype(to_numpy_dtype(sample.dtype))
 
-    def scale_noise(self, sample: Array, timestep: Any, noise: Array) -> Array:
-        """Noisy samples, t sample + (1 - t) noise.
-
-        Args:
-            sample: clean samples, shape (batch, ...).
-            timestep: t, from 0 to 1, one for all or one a sample, in the schedule or not.
-            noise: standard normal noise of the same shape.
-
-        Raises:
-            ValueError: neither one timestep nor one a sample.
-        """
-        sigma = per_sample(self._noise_levels(timestep, sample), sample)
-        return (1 - sigma) * sample + sigma * noise
-
     def step(
         self, model_output: Array, timestep: float, sample: Array, return_dict: bool = True
     ) -> MiniMaxH3SchedulerOutput | tuple[Array]:
@@ -111,4 +95,4 @@ class MiniMaxH3Scheduler(FlowScheduler):
         ratio = float(self.sigmas[index + 1]) / float(self.sigmas[index])
         prev_sample = ratio * sample.astype("float32") + (1 - ratio) * original.astype("float32")
         prev_sample = prev_sample.astype(sample.dtype)
-        return self._end_step(MiniMaxH3SchedulerOutput, prev_sample, return_dict)
+        return self._end_step(MiniMaxH3SchedulerOutput, return_dict, prev_sample)

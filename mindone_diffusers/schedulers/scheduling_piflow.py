@@ -1,6 +1,5 @@
 """Few-step sampling with a policy: one model call predicts the velocities of many small steps (pi-Flow, arXiv 2510.14974)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,14 +7,11 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array
-from .cores import FlowScheduler
+from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
 from .tables import shift_flow
 
-
-@dataclass
-class PiflowSchedulerOutput(SchedulerOutput):
-    """`prev_sample` of a step of the policy."""
+PiflowSchedulerOutput = SchedulerOutput
 
 
 class PiflowScheduler(FlowScheduler):
@@ -38,14 +34,9 @@ class PiflowScheduler(FlowScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        shift: float = 5.0,
-        n_grid: int = 10,
-        eps: float = 1e-6,
-        final_step_size_scale: float = 0.5,
+        self, num_train_timesteps: int = 1000, shift: float = 5.0, n_grid: int = 10, eps: float = 1e-6, final_step_size_scale: float = 0.5,
         num_policy_substeps: int = 128,
-    ):
+    ):  # fmt: skip
         if n_grid < 2:
             raise ConfigError(f"n_grid is {n_grid}; expected at least 2")
         if eps <= 0:
@@ -125,4 +116,4 @@ class PiflowScheduler(FlowScheduler):
         for place, weight in enumerate(self._weights(index).tolist()):
             prev_sample = prev_sample - weight * predictions[..., place * channels : (place + 1) * channels]
         prev_sample = prev_sample.astype(sample.dtype)
-        return self._end_step(PiflowSchedulerOutput, prev_sample, return_dict)
+        return self._end_step(PiflowSchedulerOutput, return_dict, prev_sample)

@@ -7,8 +7,9 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array
-from .cores import NO_TIMESTEPS, DiffusionScheduler, adams_bashforth, unknown_prediction
-from .scheduling_utils import SchedulerOutput
+from .cores import DiffusionScheduler, adams_bashforth
+from .scheduling_utils import SchedulerOutput, as_output
+from .tables import expect
 
 
 class PNDMScheduler(DiffusionScheduler):
@@ -31,20 +32,12 @@ class PNDMScheduler(DiffusionScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        skip_prk_steps: bool = False,
-        set_alpha_to_one: bool = False,
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, skip_prk_steps: bool = False, set_alpha_to_one: bool = False,
         prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
-        timestep_spacing: Literal["linspace", "leading", "trailing"] = "leading",
-        steps_offset: int = 0,
-    ):
+        timestep_spacing: Literal["linspace", "leading", "trailing"] = "leading", steps_offset: int = 0,
+    ):  # fmt: skip
         self._set_betas()
-        self.final_alpha_cumprod = 1.0 if set_alpha_to_one else float(self.alphas_cumprod[0])
         self.timesteps = self.prk_timesteps = self.plms_timesteps = None
         self._forget()
 
@@ -93,15 +86,13 @@ class PNDMScheduler(DiffusionScheduler):
         Raises:
             ValueError: no `set_timesteps` before, or an unknown `prediction_type`.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         step = self.step_prk if self.counter < len(self.prk_timesteps) else self.step_plms
         return step(model_output, timestep, sample, return_dict)
 
     def step_prk(self, model_output: Array, timestep: int, sample: Array, return_dict: bool = True) -> SchedulerOutput | tuple[Array]:
         """One of the four stages of a pseudo Runge-Kutta step: equation 13. Arguments as `step`."""
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         half = self.config.num_train_timesteps // self.num_inference_steps // 2
         prev_timestep = int(timestep) - (0 if self.counter % 2 else half)
         start = int(self.prk_timesteps[self.counter // 4 * 4])
@@ -122,8 +113,7 @@ class PNDMScheduler(DiffusionScheduler):
         Raises:
             ValueError: no `set_timesteps` before, or no Runge-Kutta steps before though the config asks for them.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         if not self.config.skip_prk_steps and len(self.ets) < 3:
             raise ValueError("multistep steps need the 12 Runge-Kutta calls first; call `step`, or set skip_prk_steps=True")
         stride = self.config.num_train_timesteps // self.num_inference_steps
@@ -149,14 +139,13 @@ class PNDMScheduler(DiffusionScheduler):
     ) -> SchedulerOutput | tuple[Array]:
         prev_sample = self._get_prev_sample(sample, timestep, prev_timestep, model_output)
         self.counter += 1
-        return SchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return as_output(SchedulerOutput, return_dict, prev_sample)
 
     def _get_prev_sample(self, sample: Array, timestep: int, prev_timestep: int, model_output: Array) -> Array:
         """The transfer of a sample from one timestep to another along a model output: equation 9."""
         alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
+        expect("prediction_type", self.config.prediction_type, ("epsilon", "v_prediction"))
         if self.config.prediction_type == "v_prediction":
             model_output = alpha**0.5 * model_output + (1 - alpha) ** 0.5 * sample
-        elif self.config.prediction_type != "epsilon":
-            raise unknown_prediction(self.config.prediction_type, "epsilon", "v_prediction")
         scale = alpha * (1 - alpha_prev) ** 0.5 + (alpha * (1 - alpha) * alpha_prev) ** 0.5
         return (alpha_prev / alpha) ** 0.5 * sample - (alpha_prev - alpha) / scale * model_output

@@ -1,6 +1,5 @@
 """RePaint: inpainting with an unconditional diffusion model (arXiv 2201.09865)."""
 
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -9,12 +8,9 @@ from ..core.configuration import register_to_config
 from ..core.errors import UnsupportedError
 from .arrays import Array, randn_like
 from .scheduling_ddim import DDIMScheduler, transfer_levels
-from .scheduling_utils import DenoisedSchedulerOutput
+from .scheduling_utils import DenoisedSchedulerOutput, as_output
 
-
-@dataclass
-class RePaintSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a RePaint step."""
+RePaintSchedulerOutput = DenoisedSchedulerOutput
 
 
 class RePaintScheduler(DDIMScheduler):
@@ -35,18 +31,11 @@ class RePaintScheduler(DDIMScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        eta: float = 0.0,
-        trained_betas: np.ndarray | list[float] | None = None,
-        clip_sample: bool = True,
-    ):
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        eta: float = 0.0, trained_betas: np.ndarray | list[float] | None = None, clip_sample: bool = True,
+    ):  # fmt: skip
         self._set_betas()
         self.eta = eta
-        self.timesteps = np.arange(num_train_timesteps)[::-1]
 
     def set_timesteps(self, num_inference_steps: int, jump_length: int = 10, jump_n_sample: int = 10, device: Any = None) -> None:
         """Choose the timesteps: descending, but each stretch of `jump_length` is gone through `jump_n_sample` times (figure 9).
@@ -70,15 +59,9 @@ class RePaintScheduler(DDIMScheduler):
         self.timesteps = np.array(levels) * (len(self) // num_inference_steps)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        original_image: Array,
-        mask: Array,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> RePaintSchedulerOutput | tuple[Array, Array]:
+        self, model_output: Array, timestep: int, sample: Array, original_image: Array, mask: Array,
+        generator: Any = None, return_dict: bool = True,
+    ) -> RePaintSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """One step towards the clean sample: algorithm 1, lines 4 to 8, with DDIM's step for line 7; both parts take the same noise.
 
         Args:
@@ -106,7 +89,7 @@ class RePaintScheduler(DDIMScheduler):
             unknown = unknown + variance**0.5 * noise
         known = alpha_prev**0.5 * original_image + (1 - alpha_prev) ** 0.5 * noise
         prev_sample = mask * known + (1.0 - mask) * unknown
-        return RePaintSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original) if return_dict else (prev_sample, original)
+        return as_output(RePaintSchedulerOutput, return_dict, prev_sample, original)
 
     def undo_step(self, sample: Array, timestep: int, generator: Any = None) -> Array:
         """A sample one step noisier: algorithm 1, line 10, once for each training timestep of the step.

@@ -1,7 +1,6 @@
 """Flow sampling of protein backbones and latents with temporal score rescaling, as RFD4-Proteina does it."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,10 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, on_host, per_sample, randn_like
-from .scheduling_utils import SchedulerMixin, SchedulerOutput
-from .tables import linspace_float32
+from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
+from .tables import expect, linspace_float32
 
-
-@dataclass
-class RFD4ProteinaSchedulerOutput(SchedulerOutput):
-    """`prev_sample`: the state after the step, shape (batch, tokens, features)."""
+RFD4ProteinaSchedulerOutput = SchedulerOutput
 
 
 class RFD4ProteinaScheduler(SchedulerMixin):
@@ -40,20 +36,11 @@ class RFD4ProteinaScheduler(SchedulerMixin):
 
     @register_to_config
     def __init__(
-        self,
-        schedule_mode: str,
-        noise_mode: str,
-        tsr_k: float,
-        tsr_sigma: float,
-        tail_steps: int = 10,
-        tail_step_multiplier: int = 2,
-        t_lim_ode: float = 0.95,
-        t_lim_ode_below: float = 0.02,
-    ):
-        if schedule_mode not in ("log", "power"):
-            raise ConfigError(f"schedule_mode is {schedule_mode!r}; expected 'log' or 'power'")
-        if noise_mode not in ("1/t", "tan"):
-            raise ConfigError(f"noise_mode is {noise_mode!r}; expected '1/t' or 'tan'")
+        self, schedule_mode: str, noise_mode: str, tsr_k: float, tsr_sigma: float, tail_steps: int = 10, tail_step_multiplier: int = 2,
+        t_lim_ode: float = 0.95, t_lim_ode_below: float = 0.02,
+    ):  # fmt: skip
+        expect("schedule_mode", schedule_mode, ("log", "power"))
+        expect("noise_mode", noise_mode, ("1/t", "tan"))
         self.timesteps: np.ndarray | None = None
         self._step_index: int | None = None
 
@@ -181,7 +168,7 @@ class RFD4ProteinaScheduler(SchedulerMixin):
             drift = drift + strength * ratio / (1 - now) * (now * velocity - state)
             state = state + math.sqrt(2 * strength * interval) * noise
         prev_sample = (state + interval * drift) * emit_mask[..., None].astype("float32")
-        return RFD4ProteinaSchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return as_output(RFD4ProteinaSchedulerOutput, return_dict, prev_sample)
 
 
 def _one_a_sample(generator: Any, batch: int) -> list | None:

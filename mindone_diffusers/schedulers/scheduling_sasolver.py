@@ -9,9 +9,9 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, randn_like
-from .cores import LogSNRScheduler
 from .scheduling_utils import SchedulerOutput
-from .tables import adams_weights, exponential_moment, lagrange_basis
+from .solvers import LogSNRScheduler
+from .tables import adams_weights, expect, exponential_moment, lagrange_basis
 
 
 def _middle_of_training(timestep: int) -> int:
@@ -55,35 +55,18 @@ class SASolverScheduler(LogSNRScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        predictor_order: int = 2,
-        corrector_order: int = 2,
-        prediction_type: str = "epsilon",
-        tau_func: Callable | None = None,
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        sample_max_value: float = 1.0,
-        algorithm_type: str = "data_prediction",
-        lower_order_final: bool = True,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        use_flow_sigmas: bool = False,
-        flow_shift: float = 1.0,
-        lambda_min_clipped: float = -float("inf"),
-        variance_type: str | None = None,
-        timestep_spacing: str = "linspace",
-        steps_offset: int = 0,
-    ):
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, predictor_order: int = 2, corrector_order: int = 2,
+        prediction_type: str = "epsilon", tau_func: Callable | None = None,
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, sample_max_value: float = 1.0,
+        algorithm_type: str = "data_prediction", lower_order_final: bool = True,
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
+        use_flow_sigmas: bool = False, flow_shift: float = 1.0, lambda_min_clipped: float = -float("inf"), variance_type: str | None = None,
+        timestep_spacing: str = "linspace", steps_offset: int = 0,
+    ):  # fmt: skip
         self._accept("algorithm_type", ("data_prediction", "noise_prediction"))
         for name, order in (("predictor_order", predictor_order), ("corrector_order", corrector_order)):
-            if order not in (1, 2, 3, 4):
-                raise ConfigError(f"{name} is {order}; expected 1, 2, 3 or 4")
+            expect(name, order, (1, 2, 3, 4))
         self.tau_func = _middle_of_training if tau_func is None else tau_func
         self.predict_x0 = algorithm_type == "data_prediction"
         self._set_tables()
@@ -233,4 +216,4 @@ class SASolverScheduler(LogSNRScheduler):
             order=self.this_predictor_order,
             tau=self.tau_func(self.timesteps[index]),
         )
-        return self._end_step(prev_sample, return_dict)
+        return self._end_step(SchedulerOutput, return_dict, prev_sample)

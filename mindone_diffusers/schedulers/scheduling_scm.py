@@ -1,7 +1,6 @@
 """Sampling of continuous-time consistency models on the circle, SANA-Sprint's (arXiv 2410.11081, arXiv 2503.09641)."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,11 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array, on_host, randn_like
-from .cores import NO_TIMESTEPS, StepIndexMixin, check_steps, unknown_prediction
+from .cores import StepIndexMixin, check_steps
 from .scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin
-from .tables import linspace_float32
+from .tables import expect, linspace_float32
 
-
-@dataclass
-class SCMSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of a consistency step."""
+SCMSchedulerOutput = DenoisedSchedulerOutput
 
 
 class SCMScheduler(StepIndexMixin, SchedulerMixin):
@@ -29,20 +25,15 @@ class SCMScheduler(StepIndexMixin, SchedulerMixin):
     """
 
     init_noise_sigma = 1.0
-    num_inference_steps: int | None = None
 
     @register_to_config
     def __init__(self, num_train_timesteps: int = 1000, prediction_type: str = "trigflow", sigma_data: float = 0.5):
         self.timesteps = np.arange(num_train_timesteps)[::-1].copy()
 
     def set_timesteps(
-        self,
-        num_inference_steps: int,
-        timesteps: list[float] | np.ndarray | None = None,
-        device: Any = None,
-        max_timesteps: float | None = 1.57080,
-        intermediate_timesteps: float | None = 1.3,
-    ) -> None:
+        self, num_inference_steps: int, timesteps: list[float] | np.ndarray | None = None, device: Any = None,
+        max_timesteps: float | None = 1.57080, intermediate_timesteps: float | None = 1.3,
+    ) -> None:  # fmt: skip
         """Choose the timesteps, one more than there are steps: the last is the finished sample's.
 
         Args:
@@ -87,18 +78,12 @@ class SCMScheduler(StepIndexMixin, SchedulerMixin):
             ValueError: no `set_timesteps` before, or an unknown `prediction_type`.
             TimestepError: `timestep` is not in the schedule.
         """
-        if self.num_inference_steps is None:
-            raise ValueError(NO_TIMESTEPS)
-        if self.config.prediction_type != "trigflow":
-            raise unknown_prediction(self.config.prediction_type, "trigflow")
-        if self._step_index is None:
-            self._init_step_index(timestep)
-        angle, angle_next = (float(t) for t in self.timesteps[self._step_index : self._step_index + 2])
+        self._require_timesteps()
+        expect("prediction_type", self.config.prediction_type, ("trigflow",))
+        index = self._find_step(timestep)
+        angle, angle_next = self.timesteps[index : index + 2].tolist()
         original = math.cos(angle) * sample - math.sin(angle) * model_output
         noise = self.config.sigma_data * randn_like(model_output, generator, "float32")
         prev_sample = math.cos(angle_next) * original + math.sin(angle_next) * noise
 
-        self._step_index += 1
-        if not return_dict:
-            return prev_sample, original
-        return SCMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original)
+        return self._end_step(SCMSchedulerOutput, return_dict, prev_sample, original)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from .arrays import Array, on_host, per_sample, randn_like
-from .scheduling_utils import SchedulerMixin, SchedulerOutput
+from .scheduling_utils import SchedulerMixin, SchedulerOutput, UnscaledInputMixin, as_output
 from .tables import linspace_float32
 
 
@@ -24,7 +24,7 @@ class SdeVeOutput(SchedulerOutput):
     prev_sample_mean: Any
 
 
-class ScoreSdeVeScheduler(SchedulerMixin):
+class ScoreSdeVeScheduler(UnscaledInputMixin, SchedulerMixin):
     """Steps of the reverse SDE (`step_pred`), and Langevin steps that correct a sample at its noise level (`step_correct`).
 
     Args:
@@ -38,21 +38,12 @@ class ScoreSdeVeScheduler(SchedulerMixin):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 2000,
-        snr: float = 0.15,
-        sigma_min: float = 0.01,
-        sigma_max: float = 1348.0,
-        sampling_eps: float = 1e-5,
-        correct_steps: int = 1,
-    ):
+        self, num_train_timesteps: int = 2000, snr: float = 0.15, sigma_min: float = 0.01, sigma_max: float = 1348.0,
+        sampling_eps: float = 1e-5, correct_steps: int = 1,
+    ):  # fmt: skip
         self.init_noise_sigma = sigma_max
         self.set_timesteps(num_train_timesteps)
         self.set_sigmas(num_train_timesteps)
-
-    def scale_model_input(self, sample: Array, timestep: Any = None) -> Array:
-        """The sample itself: this scheduler's samples are what the model takes."""
-        return sample
 
     def set_timesteps(self, num_inference_steps: int, sampling_eps: float | None = None, device: Any = None) -> None:
         """Choose the timesteps.
@@ -65,11 +56,7 @@ class ScoreSdeVeScheduler(SchedulerMixin):
         self.timesteps = linspace_float32(1, self.config.sampling_eps if sampling_eps is None else sampling_eps, num_inference_steps)
 
     def set_sigmas(
-        self,
-        num_inference_steps: int,
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
-        sampling_eps: float | None = None,
+        self, num_inference_steps: int, sigma_min: float | None = None, sigma_max: float | None = None, sampling_eps: float | None = None
     ) -> None:
         """Choose the noise levels, once `set_timesteps` has chosen the timesteps.
 
@@ -81,9 +68,8 @@ class ScoreSdeVeScheduler(SchedulerMixin):
         """
         low = self.config.sigma_min if sigma_min is None else sigma_min
         high = self.config.sigma_max if sigma_max is None else sigma_max
-        self.discrete_sigmas = np.exp(linspace_float32(math.log(low), math.log(high), num_inference_steps), dtype=np.float64).astype(
-            np.float32
-        )
+        logs = linspace_float32(math.log(low), math.log(high), num_inference_steps)
+        self.discrete_sigmas = np.exp(logs, dtype=np.float64).astype(np.float32)
         self.sigmas = (low * (high / low) ** self.timesteps.astype(np.float64)).astype(np.float32)
 
     def get_adjacent_sigma(self, timesteps: Any, t: Any) -> np.ndarray:
@@ -109,7 +95,7 @@ class ScoreSdeVeScheduler(SchedulerMixin):
         variance = sigmas**2 - below**2
         mean = sample + per_sample(variance, sample, "float32") * model_output
         prev_sample = mean + per_sample(variance**0.5, sample, "float32") * randn_like(sample, generator)
-        return SdeVeOutput(prev_sample=prev_sample, prev_sample_mean=mean) if return_dict else (prev_sample, mean)
+        return as_output(SdeVeOutput, return_dict, prev_sample, mean)
 
     def step_correct(
         self, model_output: Array, sample: Array, generator: Any = None, return_dict: bool = True
@@ -125,7 +111,7 @@ class ScoreSdeVeScheduler(SchedulerMixin):
         noise = randn_like(sample, generator, "float32")
         ratio = self.config.snr * _mean_norm(noise) / _mean_norm(model_output)
         prev_sample = sample + 2 * ratio**2 * model_output + 2 * ratio * noise
-        return SchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return as_output(SchedulerOutput, return_dict, prev_sample)
 
     def add_noise(self, original_samples: Array, noise: Array | None, timesteps: Any) -> Array:
         """Noisy samples, in float32.

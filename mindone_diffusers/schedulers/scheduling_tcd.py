@@ -74,7 +74,7 @@ class TCDScheduler(DistilledScheduler):
         """
         if not 0 <= eta <= 1:
             raise ConfigError(f"eta is {eta}; expected a number from 0 to 1")
-        timestep, prev_timestep = self._begin_step(timestep)
+        timestep, prev_timestep = self._ends(timestep)
         prev_timestep = 0 if self._step_index + 1 >= len(self.timesteps) else prev_timestep
         below = int(np.float32(1 - eta) * np.float32(prev_timestep))  # in float32, as PyTorch: it decides which whole number is reached
         alpha, alpha_prev, alpha_below = (self._alpha_cumprod(t) for t in (timestep, prev_timestep, below))
@@ -85,5 +85,4 @@ class TCDScheduler(DistilledScheduler):
         if eta > 0 and not self._is_last_step:
             kept = alpha_prev / alpha_below
             prev_sample = kept**0.5 * noised + (1 - kept) ** 0.5 * randn_like(noised, generator)
-        self._step_index += 1
-        return TCDSchedulerOutput(prev_sample=prev_sample, pred_noised_sample=noised) if return_dict else (prev_sample, noised)
+        return self._end_step(TCDSchedulerOutput, return_dict, prev_sample, noised)

@@ -1,6 +1,5 @@
 """DDPM as unCLIP and its successors use it (arXiv 2204.06125)."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -8,15 +7,12 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array
-from .cores import clip, unknown_prediction
+from .cores import clip
 from .scheduling_ddpm import DDPMScheduler
-from .scheduling_utils import DenoisedSchedulerOutput
-from .tables import betas_for_alpha_bar, cumulative_product
+from .scheduling_utils import DenoisedSchedulerOutput, as_output
+from .tables import betas_for_alpha_bar, expect
 
-
-@dataclass
-class UnCLIPSchedulerOutput(DenoisedSchedulerOutput):
-    """`prev_sample` and `pred_original_sample` of an unCLIP step."""
+UnCLIPSchedulerOutput = DenoisedSchedulerOutput
 
 
 class UnCLIPScheduler(DDPMScheduler):
@@ -39,23 +35,14 @@ class UnCLIPScheduler(DDPMScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        variance_type: Literal["fixed_small_log", "learned_range"] = "fixed_small_log",
-        clip_sample: bool = True,
-        clip_sample_range: float = 1.0,
-        prediction_type: Literal["epsilon", "sample"] = "epsilon",
+        self, num_train_timesteps: int = 1000, variance_type: Literal["fixed_small_log", "learned_range"] = "fixed_small_log",
+        clip_sample: bool = True, clip_sample_range: float = 1.0, prediction_type: Literal["epsilon", "sample"] = "epsilon",
         beta_schedule: Literal["squaredcos_cap_v2"] = "squaredcos_cap_v2",
-    ):
-        if beta_schedule != "squaredcos_cap_v2":
-            raise ConfigError(f"beta_schedule is {beta_schedule!r}; UnCLIPScheduler has 'squaredcos_cap_v2' only")
-        if variance_type not in ("fixed_small_log", "learned_range"):
-            raise ConfigError(f"variance_type is {variance_type!r}; expected 'fixed_small_log' or 'learned_range'")
+    ):  # fmt: skip
+        expect("beta_schedule", beta_schedule, ("squaredcos_cap_v2",))
+        expect("variance_type", variance_type, ("fixed_small_log", "learned_range"))
         self.variance_type = variance_type
-        self.betas = betas_for_alpha_bar(num_train_timesteps)
-        self.alphas = 1 - self.betas
-        self.alphas_cumprod = cumulative_product(self.alphas)
-        self.timesteps = np.arange(num_train_timesteps)[::-1]
+        self._set_betas(betas_for_alpha_bar(num_train_timesteps))
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Choose the timesteps, evenly from the last of training to 0.
@@ -74,14 +61,9 @@ class UnCLIPScheduler(DDPMScheduler):
         self.timesteps = (np.arange(num_inference_steps) * stride).round()[::-1].astype(np.int64)
 
     def step(
-        self,
-        model_output: Array,
-        timestep: int,
-        sample: Array,
-        prev_timestep: int | None = None,
-        generator: Any = None,
-        return_dict: bool = True,
-    ) -> UnCLIPSchedulerOutput | tuple[Array, Array]:
+        self, model_output: Array, timestep: int, sample: Array, prev_timestep: int | None = None,
+        generator: Any = None, return_dict: bool = True,
+    ) -> UnCLIPSchedulerOutput | tuple[Array, Array]:  # fmt: skip
         """One step towards the clean sample, and noise unless the timestep is 0.
 
         Args:
@@ -95,12 +77,11 @@ class UnCLIPScheduler(DDPMScheduler):
         Raises:
             ConfigError: unknown `prediction_type`, or a learned variance that the model output does not hold.
         """
-        if self.config.prediction_type not in ("epsilon", "sample"):
-            raise unknown_prediction(self.config.prediction_type, "epsilon", "sample")
+        expect("prediction_type", self.config.prediction_type, ("epsilon", "sample"))
         timestep = int(timestep)
         prev_timestep = timestep - 1 if prev_timestep is None else int(prev_timestep)
         prev_sample, original = self._sample_posterior(model_output, timestep, prev_timestep, sample, generator)
-        return UnCLIPSchedulerOutput(prev_sample=prev_sample, pred_original_sample=original) if return_dict else (prev_sample, original)
+        return as_output(UnCLIPSchedulerOutput, return_dict, prev_sample, original)
 
     def _beta(self, timestep: int, prev_timestep: int) -> float:
         """The beta of the whole step: the schedule's own between neighbours, else rounded to float32, so that it can be 1 as PyTorch's."""

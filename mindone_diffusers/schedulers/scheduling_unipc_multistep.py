@@ -8,8 +8,9 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from .arrays import Array
-from .cores import LogSNRScheduler, TimeShiftMixin
+from .flows import TimeShiftMixin
 from .scheduling_utils import SchedulerMixin, SchedulerOutput
+from .solvers import LogSNRScheduler
 from .tables import shift_flow, sigmas_of, stretch_shift_to_terminal
 
 
@@ -55,37 +56,19 @@ class UniPCMultistepScheduler(TimeShiftMixin, LogSNRScheduler):
 
     @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: np.ndarray | list[float] | None = None,
-        solver_order: int = 2,
+        self, num_train_timesteps: int = 1000, beta_start: float = 0.0001, beta_end: float = 0.02, beta_schedule: str = "linear",
+        trained_betas: np.ndarray | list[float] | None = None, solver_order: int = 2,
         prediction_type: Literal["epsilon", "sample", "v_prediction", "flow_prediction"] = "epsilon",
-        thresholding: bool = False,
-        dynamic_thresholding_ratio: float = 0.995,
-        sample_max_value: float = 1.0,
-        predict_x0: bool = True,
-        solver_type: Literal["bh1", "bh2"] = "bh2",
-        lower_order_final: bool = True,
-        disable_corrector: list[int] = [],  # noqa: B006
+        thresholding: bool = False, dynamic_thresholding_ratio: float = 0.995, sample_max_value: float = 1.0, predict_x0: bool = True,
+        solver_type: Literal["bh1", "bh2"] = "bh2", lower_order_final: bool = True, disable_corrector: list[int] = [],  # noqa: B006
         solver_p: SchedulerMixin | None = None,
-        use_karras_sigmas: bool = False,
-        use_exponential_sigmas: bool = False,
-        use_beta_sigmas: bool = False,
-        use_flow_sigmas: bool = False,
-        flow_shift: float = 1.0,
-        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace",
-        steps_offset: int = 0,
-        final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
-        rescale_betas_zero_snr: bool = False,
-        use_dynamic_shifting: bool = False,
-        time_shift_type: Literal["exponential", "linear"] = "exponential",
-        sigma_min: float | None = None,
-        sigma_max: float | None = None,
-        shift_terminal: float | None = None,
-    ):
+        use_karras_sigmas: bool = False, use_exponential_sigmas: bool = False, use_beta_sigmas: bool = False,
+        use_flow_sigmas: bool = False, flow_shift: float = 1.0,
+        timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace", steps_offset: int = 0,
+        final_sigmas_type: Literal["zero", "sigma_min"] = "zero", rescale_betas_zero_snr: bool = False,
+        use_dynamic_shifting: bool = False, time_shift_type: Literal["exponential", "linear"] = "exponential",
+        sigma_min: float | None = None, sigma_max: float | None = None, shift_terminal: float | None = None,
+    ):  # fmt: skip
         if shift_terminal is not None and not use_flow_sigmas:
             raise ConfigError("`shift_terminal` stretches flow sigmas: it needs use_flow_sigmas=True")
         if not predict_x0 and final_sigmas_type == "zero":
@@ -102,11 +85,7 @@ class UniPCMultistepScheduler(TimeShiftMixin, LogSNRScheduler):
         self.last_sample: Array | None = None
 
     def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        sigmas: list[float] | None = None,
-        mu: float | None = None,
+        self, num_inference_steps: int | None = None, device: Any = None, sigmas: list[float] | None = None, mu: float | None = None
     ) -> None:
         """Choose timesteps and sigmas.
 
@@ -216,24 +195,20 @@ class UniPCMultistepScheduler(TimeShiftMixin, LogSNRScheduler):
             return sample
         z, keep, factor = (-h, sigma / sigma_s, -alpha) if self.predict_x0 else (h, alpha / alpha_s, -sigma)
         phi = math.expm1(z)
-        result = keep * sample + (factor * phi) * self.model_outputs[-1]
-
         index = self._step_index - (corrected is not None)
         places = [(self._levels_at(index - i)[2] - lambda_s) / h for i in range(1, order)]
         outputs = [self.model_outputs[-1 - i] for i in range(1, order)]
         if corrected is not None:
             places, outputs = [*places, 1.0], [*outputs, corrected]
-        if not places:
-            return result
         scale = z if self.config.solver_type == "bh1" else phi
-        if len(places) == 1:
-            weights = [0.5]
-        else:
+        weights = [0.5] * len(places)
+        if len(places) > 1:
             targets, term = [], phi / z - 1
             for k in range(1, len(places) + 1):
                 targets.append(term * math.factorial(k) / scale)
                 term = term / z - 1 / math.factorial(k + 1)
             weights = np.linalg.solve(np.vander(places, increasing=True).T, targets)
+        result = keep * sample + (factor * phi) * self.model_outputs[-1]
         for weight, place, output in zip(weights, places, outputs, strict=True):
             result = result + float(factor * scale * weight / place) * (output - self.model_outputs[-1])
         return result
@@ -256,4 +231,5 @@ class UniPCMultistepScheduler(TimeShiftMixin, LogSNRScheduler):
             sample = self.multistep_uni_c_bh_update(converted, last_sample=self.last_sample, this_sample=sample, order=self.this_order)
         self._remember(converted)
         self.this_order, self.last_sample = self._order(), sample
-        return self._end_step(self.multistep_uni_p_bh_update(model_output, sample=sample, order=self.this_order), return_dict)
+        prev_sample = self.multistep_uni_p_bh_update(model_output, sample=sample, order=self.this_order)
+        return self._end_step(SchedulerOutput, return_dict, prev_sample)

@@ -65,6 +65,19 @@ class DenoisedSchedulerOutput(SchedulerOutput):
     pred_original_sample: Any = None
 
 
+def as_output(output: type[BaseOutput], return_dict: bool, *values: Any) -> Any:
+    """What `step` returns: these values as an output, or, without `return_dict`, as a tuple."""
+    return output(*values) if return_dict else values
+
+
+class UnscaledInputMixin:
+    """Schedulers whose samples are what the model takes."""
+
+    def scale_model_input(self, sample: Any, timestep: Any = None) -> Any:
+        """The sample itself: this scheduler's samples are what the model takes."""
+        return sample
+
+
 class SchedulerMixin(ConfigMixin):
     """Base of all schedulers. A scheduler has no weights: its config is all there is to save.
 
@@ -76,15 +89,13 @@ class SchedulerMixin(ConfigMixin):
     has_compatibles = True
     _compatibles: list[str] = []
     order = 1
+    num_inference_steps: int | None = None
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike,
-        subfolder: str | None = None,
-        return_unused_kwargs: bool = False,
+        cls, pretrained_model_name_or_path: str | os.PathLike, subfolder: str | None = None, return_unused_kwargs: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Build a scheduler from a saved config, its own or a compatible class's.
 
         Args:
@@ -111,6 +122,10 @@ class SchedulerMixin(ConfigMixin):
     @functools.cache
     def _own_options(cls) -> frozenset[str]:
         return frozenset(cls._get_init_keys(cls))
+
+    def _require_timesteps(self) -> None:
+        if self.num_inference_steps is None:
+            raise ValueError("`num_inference_steps` is None: call `set_timesteps` before `step`")
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps

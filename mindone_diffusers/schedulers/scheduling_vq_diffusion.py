@@ -1,19 +1,15 @@
 """Discrete diffusion of quantised images that replaces and masks tokens: VQ-Diffusion (arXiv 2111.14822)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..core.configuration import register_to_config
 from .arrays import Array, alike
-from .scheduling_utils import SchedulerMixin, SchedulerOutput
+from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
 from .tokens import gumbel, log_add_exp, log_sum_exp, one_hot, where
 
-
-@dataclass
-class VQDiffusionSchedulerOutput(SchedulerOutput):
-    """`prev_sample`: tokens of shape (batch, pixels)."""
+VQDiffusionSchedulerOutput = SchedulerOutput
 
 
 def index_to_log_onehot(x: Array, num_classes: int) -> Array:
@@ -45,14 +41,9 @@ class VQDiffusionScheduler(SchedulerMixin):
 
     @register_to_config
     def __init__(
-        self,
-        num_vec_classes: int,
-        num_train_timesteps: int = 100,
-        alpha_cum_start: float = 0.99999,
-        alpha_cum_end: float = 0.000009,
-        gamma_cum_start: float = 0.000009,
-        gamma_cum_end: float = 0.99999,
-    ):
+        self, num_vec_classes: int, num_train_timesteps: int = 100, alpha_cum_start: float = 0.99999, alpha_cum_end: float = 0.000009,
+        gamma_cum_start: float = 0.000009, gamma_cum_end: float = 0.99999,
+    ):  # fmt: skip
         self.num_embed = num_vec_classes
         self.mask_class = num_vec_classes - 1
         keep = _linear(num_train_timesteps, alpha_cum_start, alpha_cum_end)
@@ -86,7 +77,7 @@ class VQDiffusionScheduler(SchedulerMixin):
         """
         log_p = model_output if timestep == 0 else self.q_posterior(model_output, sample, timestep)
         prev_sample = (log_p + gumbel(log_p.shape, generator, log_p, 1e-30)).argmax(axis=1).astype(sample.dtype)
-        return VQDiffusionSchedulerOutput(prev_sample=prev_sample) if return_dict else (prev_sample,)
+        return as_output(VQDiffusionSchedulerOutput, return_dict, prev_sample)
 
     def q_posterior(self, log_p_x_0: Array, x_t: Array, t: int) -> Array:
         """Log probabilities of the tokens at t - 1: the sum over x_0 of q(x_t | x_t-1) q(x_t-1 | x_0) p(x_0) / q(x_t | x_0) (equation 11).

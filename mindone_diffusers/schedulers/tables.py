@@ -5,10 +5,22 @@ tables are rounded to float32 at the same places; everything computed from them 
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from ..core.errors import ConfigError, UnsupportedError
+
+
+def expect(name: str, value: Any, expected: Iterable, error: type[Exception] = ConfigError) -> None:
+    """Refuse a value of an argument that is none of the expected.
+
+    Raises:
+        ConfigError: it is none of them, or the other error given.
+    """
+    if value not in expected:
+        raise error(f"{name} is {value!r}; expected one of {', '.join(map(str, expected))}")
 
 
 def linspace_float32(start: float, end: float, num: int) -> np.ndarray:
@@ -49,8 +61,7 @@ def betas_for_alpha_bar(num_diffusion_timesteps: int, max_beta: float = 0.999, a
     Raises:
         ConfigError: unknown alpha_transform_type.
     """
-    if alpha_transform_type not in _ALPHA_BARS:
-        raise ConfigError(f"alpha_transform_type is {alpha_transform_type!r}; expected one of {', '.join(_ALPHA_BARS)}")
+    expect("alpha_transform_type", alpha_transform_type, _ALPHA_BARS)
     alpha_bar = _ALPHA_BARS[alpha_transform_type](np.arange(num_diffusion_timesteps + 1) / num_diffusion_timesteps)
     return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta).astype(np.float32)
 
@@ -66,12 +77,7 @@ _BETAS = {
 
 
 def make_betas(
-    schedule: str,
-    start: float,
-    end: float,
-    num: int,
-    trained_betas: np.ndarray | list[float] | None,
-    supported: tuple[str, ...],
+    schedule: str, start: float, end: float, num: int, trained_betas: np.ndarray | list[float] | None, supported: tuple[str, ...]
 ) -> np.ndarray:
     """The float32 betas of a config: `trained_betas`, or `num` of them on a named schedule from `start` to `end`.
 
@@ -80,8 +86,7 @@ def make_betas(
     """
     if trained_betas is not None:
         return np.asarray(trained_betas, dtype=np.float32)
-    if schedule not in supported:
-        raise UnsupportedError(f"beta_schedule is {schedule!r}; expected one of {', '.join(supported)}")
+    expect("beta_schedule", schedule, supported, UnsupportedError)
     return _BETAS[schedule](start, end, num)
 
 
@@ -112,13 +117,9 @@ def sigmas_of(alphas_cumprod: np.ndarray) -> np.ndarray:
 
 
 def timestep_grid(
-    spacing: str,
-    num_inference_steps: int,
-    num_train_timesteps: int,
-    steps_offset: int = 0,
-    last_timestep: int | None = None,
+    spacing: str, num_inference_steps: int, num_train_timesteps: int, steps_offset: int = 0, last_timestep: int | None = None,
     extra: int = 0,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Descending timesteps (arXiv 2305.08891, table 2), in float64: "linspace" is not rounded.
 
     Args:
@@ -132,15 +133,14 @@ def timestep_grid(
     Raises:
         ConfigError: unknown spacing.
     """
+    expect("timestep_spacing", spacing, ("linspace", "leading", "trailing"))
     last_timestep = num_train_timesteps if last_timestep is None else last_timestep
     points = num_inference_steps + extra
     if spacing == "linspace":
         return np.linspace(0, last_timestep - 1, points)[::-1][:num_inference_steps]
     if spacing == "leading":
         return (np.arange(points) * (last_timestep // points))[::-1][:num_inference_steps] + float(steps_offset)
-    if spacing == "trailing":
-        return np.arange(last_timestep, 0, -num_train_timesteps / num_inference_steps).round() - 1
-    raise ConfigError(f"timestep_spacing is {spacing!r}; expected 'linspace', 'leading' or 'trailing'")
+    return np.arange(last_timestep, 0, -num_train_timesteps / num_inference_steps).round() - 1
 
 
 # ---- sigmas

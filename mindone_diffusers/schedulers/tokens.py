@@ -10,7 +10,7 @@ import numpy as np
 from ..core.dtypes import dtype_name
 from ..core.errors import ConfigError
 from ..core.random import random_array, random_integers
-from .arrays import Array, alike
+from .arrays import Array, alike, largest
 from .scheduling_utils import SchedulerMixin
 
 LARGEST = {
@@ -63,8 +63,8 @@ def one_hot(tokens: Array, classes: int) -> Array:
 
 def log_sum_exp(values: Array, axis: int = -1) -> Array:
     """The logarithm of the sum of exponentials over an axis, which is kept."""
-    largest = values.max(axis=axis, keepdims=True)
-    return largest + log(exp(values - largest).sum(axis=axis, keepdims=True))
+    peak = largest(values, axis)
+    return peak + log(exp(values - peak).sum(axis=axis, keepdims=True))
 
 
 def log_add_exp(values: Array, value: float) -> Array:
@@ -75,7 +75,7 @@ def log_add_exp(values: Array, value: float) -> Array:
 def softmax(logits: Array) -> Array:
     """Probabilities in float32."""
     logits = logits.astype("float32")
-    powers = exp(logits - logits.max(axis=-1, keepdims=True))
+    powers = exp(logits - largest(logits))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 

@@ -8,9 +8,22 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from mindone_diffusers import Generator, schedulers  # noqa: E402
-from tests.schedulers.test_errors_karras import LOOPS  # noqa: E402
 
 SHAPE = (2, 2, 4, 4)
+LOOPS = {
+    "KarrasVeScheduler": lambda s, x, out, g: s.step(out, *reversed([1.5, s.add_noise_to_input(x, 2.0, g)[1]]), x).prev_sample,
+    "ScoreSdeVeScheduler": lambda s, x, out, g: s.step_correct(out, s.step_pred(out, s.timesteps[1], x, g).prev_sample, g).prev_sample,
+    "ScoreSdeVpScheduler": lambda s, x, out, g: s.step_pred(out, x, s.timesteps[1], g)[0],
+    "SCMScheduler": lambda s, x, out, g: s.step(out, s.timesteps[0], x, g).prev_sample,
+    "CMStochasticIterativeScheduler": lambda s, x, out, g: (
+        s.step(out, s.timesteps[0], s.scale_model_input(x, s.timesteps[0]), g).prev_sample
+    ),
+    "ConsistencyDecoderScheduler": lambda s, x, out, g: s.step(out, s.timesteps[0], s.scale_model_input(x, 1008), g).prev_sample,
+    "EDMEulerScheduler": lambda s, x, out, g: (
+        s.step(out, s.timesteps[0], s.scale_model_input(x, s.timesteps[0]), 5.0, generator=g).prev_sample
+    ),
+    "IPNDMScheduler": lambda s, x, out, g: s.step(out, s.timesteps[0], x).prev_sample,
+}
 
 
 def pair(name: str, steps: int | None = None, **config):

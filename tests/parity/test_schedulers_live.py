@@ -1,7 +1,10 @@
 """Schedulers side by side with PyTorch diffusers: whole loops over every option, tables, signatures, noise, files, errors."""
 
+import dataclasses
+import importlib
 import inspect
 import json
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -84,6 +87,23 @@ def test_shared_names() -> None:
 
     assert schedulers.AysSchedules == AysSchedules
     assert [(s.name, s.value) for s in schedulers.KarrasDiffusionSchedulers] == [(s.name, s.value) for s in KarrasDiffusionSchedulers]
+
+
+def test_exports() -> None:
+    """Every scheduler and output of upstream's is here, under the same path, with the same fields."""
+    folder = Path(diffusers.schedulers.__file__).parent
+    for path in sorted(folder.rglob("scheduling_*.py")):
+        name = ".".join(("diffusers.schedulers", *path.relative_to(folder).with_suffix("").parts))
+        if name.endswith("_flax"):
+            continue
+        theirs, ours = importlib.import_module(name), importlib.import_module(f"mindone_{name}")
+        for kind in (value for value in vars(theirs).values() if getattr(value, "__module__", None) == name and inspect.isclass(value)):
+            if kind.__name__.endswith("Scheduler"):
+                assert hasattr(mindone_diffusers, kind.__name__) == hasattr(diffusers, kind.__name__), kind
+                assert hasattr(mindone_diffusers.schedulers, kind.__name__) or "deprecated" in name, kind
+            if kind.__name__.endswith("Output"):
+                fields = [[field.name for field in dataclasses.fields(owner)] for owner in (getattr(ours, kind.__name__), kind)]
+                assert sorted(fields[0]) == sorted(fields[1]) and fields[0][0] == "prev_sample", kind
 
 
 TABLES = [{}, SD, {"beta_schedule": "squaredcos_cap_v2"}, {"trained_betas": TRAINED_BETAS, "num_train_timesteps": 100}]

@@ -39,11 +39,9 @@ def _cases() -> list[Case]:
     # DDIM
     add("DDIMParallelScheduler", {**unclipped, "set_alpha_to_one": False}, step={"eta": 0.5})
     inverse = "DDIMInverseScheduler"
-    add(inverse, {}, *({"beta_schedule": schedule} for schedule in schedules[1:3]), steps=(5, 10))
+    add(inverse, {}, *({"beta_schedule": schedule} for schedule in schedules[1:3]), steps=(5, 10, 25, 50))
     add(inverse, *options(unclipped, prediction_type=("epsilon", "v_prediction")), steps=(5, 50))
-    timestep_0 = {**unclipped, "set_alpha_to_one": False}  # where "sample" divides by a small noise level, and by none if it is one
-    add(inverse, *options(timestep_0, prediction_type=("epsilon", "v_prediction")), steps=(5, 50))
-    add(inverse, {**timestep_0, "prediction_type": "sample"}, steps=(5,))
+    add(inverse, *options({**unclipped, "set_alpha_to_one": False}, prediction_type=PREDICTIONS), steps=(5, 50))
     add(inverse, {**unclipped, "timestep_spacing": "trailing"}, {**unclipped, "steps_offset": 1}, {**SD, "clip_sample_range": 2.0})
     add(inverse, {**ZERO_SNR, "clip_sample": False})
 
@@ -66,16 +64,16 @@ def _cases() -> list[Case]:
     add(repaint, *({"beta_schedule": schedule} for schedule in (*schedules[:3], "sigmoid")), timesteps=jumps)
     add(repaint, *options(SD, eta=(0.5, 1.0), clip_sample=(False,)), timesteps=jumps)
     add(repaint, {"num_train_timesteps": 100, "trained_betas": np.array(TRAINED_BETAS, np.float32)}, timesteps=jumps)
-    add(repaint, SD, steps=(15,))
+    add(repaint, SD, {**SD, "eta": 0.5}, steps=(15, 25))
 
     # Distilled models
     lcm, tcd = "LCMScheduler", "TCDScheduler"
     for name in (lcm, tcd):
-        add(name, *({"beta_schedule": schedule} for schedule in schedules[:3]), steps=(1, 4, 8))
+        add(name, *({"beta_schedule": schedule} for schedule in schedules[:3]), steps=(1, 4, 8, 40))
         add(
             name,
             *options({}, prediction_type=PREDICTIONS[1:], set_alpha_to_one=(False,), original_inference_steps=(40,)),
-            steps=(4, 20),
+            steps=(4, 20, 40),
         )
         add(name, {"num_train_timesteps": 100, "trained_betas": TRAINED_BETAS}, {"rescale_betas_zero_snr": True, **ZERO_SNR}, steps=(5,))
         add(name, {}, timesteps={"timesteps": [999, 759, 499, 259]})
@@ -85,7 +83,7 @@ def _cases() -> list[Case]:
         add(name, {}, timesteps={"num_inference_steps": 8}, begin=3)
     add(lcm, {"timestep_scaling": 0.01}, {"clip_sample": True}, {"clip_sample": True, "clip_sample_range": 2.0}, THRESHOLD, steps=(4,))
     for eta in (0.0, 0.5, 0.7, 1.0):
-        add(tcd, {}, steps=(4, 30), step={"eta": eta})
+        add(tcd, {}, steps=(4, 30, 40), step={"eta": eta})
 
     # Wuerstchen
     wuerstchen = "DDPMWuerstchenScheduler"

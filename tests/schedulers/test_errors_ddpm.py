@@ -2,7 +2,6 @@
 
 import logging
 
-import mindspore as ms
 import numpy as np
 import pytest
 
@@ -60,6 +59,8 @@ def test_ddim_errors() -> None:
             make(name).batch_step_no_noise(x, [800, 600, 400], x)
     with pytest.raises(ConfigError, match="timestep_spacing is 'linspace'; DDIMInverseScheduler takes 'leading' or 'trailing'"):
         make("DDIMInverseScheduler", timestep_spacing="linspace")
+    with pytest.raises(ConfigError, match="no noise to read off the clean sample of the first step: set set_alpha_to_one=False"):
+        make("DDIMInverseScheduler", prediction_type="sample").step(numbers(), 1, numbers())
     for name in ("DDIMInverseScheduler", "CogVideoXDDIMScheduler"):
         with pytest.raises(ValueError, match="call `set_timesteps` before `step`"):
             getattr(ours, name)().step(x, 3, x)
@@ -69,9 +70,9 @@ def test_ddim_errors() -> None:
 
 def test_unclip_and_repaint_errors() -> None:
     x = numbers()
-    with pytest.raises(ConfigError, match="beta_schedule is 'linear'; UnCLIPScheduler has 'squaredcos_cap_v2' only"):
+    with pytest.raises(ConfigError, match="beta_schedule is 'linear'; expected one of squaredcos_cap_v2"):
         ours.UnCLIPScheduler(beta_schedule="linear")
-    with pytest.raises(ConfigError, match="variance_type is 'fixed_large'; expected 'fixed_small_log' or 'learned_range'"):
+    with pytest.raises(ConfigError, match="variance_type is 'fixed_large'; expected one of fixed_small_log, learned_range"):
         ours.UnCLIPScheduler(variance_type="fixed_large")
     with pytest.raises(ConfigError, match="num_inference_steps is 1; expected at least 2"):
         make("UnCLIPScheduler", 1)
@@ -161,23 +162,3 @@ def test_wuerstchen_takes_a_timestep_a_sample() -> None:
     np.testing.assert_array_equal(*results)
     with pytest.raises(ValueError, match="3 timesteps for a batch of 2"):
         scheduler.step(numbers(), np.full(3, scheduler.timesteps[1]), numbers(1))
-
-
-@pytest.mark.parametrize("name", ["UnCLIPScheduler", "DDPMWuerstchenScheduler", "DDPMParallelScheduler", "DDIMParallelScheduler"])
-def test_nothing_is_read_from_the_device(name: str, monkeypatch) -> None:
-    config = {"variance_type": "learned_range"} if name in ("UnCLIPScheduler", "DDPMParallelScheduler") else {}
-    scheduler = make(name, **config)
-    x, output = ms.Tensor(numbers()), ms.Tensor(numbers(1, 4 if config else 2))
-
-    def forbidden(self, *args, **kwargs):
-        raise AssertionError("the device was read")
-
-    for method in ("asnumpy", "item", "tolist", "__float__", "__int__", "__bool__", "__array__"):
-        monkeypatch.setattr(ms.Tensor, method, forbidden, raising=False)
-    x = scheduler.add_noise(x, x, scheduler.timesteps[:1])
-    if hasattr(scheduler, "batch_step_no_noise"):
-        x = scheduler.batch_step_no_noise(output, scheduler.timesteps[:2], x)
-    for timestep in scheduler.timesteps[:3]:
-        timestep = timestep.reshape(1) if name == "DDPMWuerstchenScheduler" else timestep
-        x = scheduler.step(output, timestep, x, generator=np.random.default_rng(0), return_dict=False)[0]
-    assert x.shape == SHAPE

@@ -31,7 +31,7 @@ REFUSED = {
     "amused, timestep": (lambda: started(AmusedScheduler(5), 3).step(LOGITS, 3, TOKENS), r"timestep 3 is not in the schedule \[2 1 0\]"),
     "amused, schedule": (
         lambda: started(AmusedScheduler(5, masking_schedule="square"), 3).step(LOGITS, 1, TOKENS),
-        "masking_schedule is 'square'; expected 'cosine' or 'linear'",
+        "masking_schedule is 'square'; expected one of cosine, linear",
     ),
     "block, steps": (lambda: BlockRefinementScheduler().set_timesteps(0), "num_inference_steps is 0; expected 1 or more"),
     "block, length": (lambda: BlockRefinementScheduler().set_timesteps(3, block_length=0), "block_length is 0; expected 1 or more"),
@@ -45,8 +45,11 @@ REFUSED = {
     ),
     "ddim, last step": (lambda: started(DiscreteDDIMScheduler(), 4).step_correct(LOGITS, 3, TOKENS), "after the last of 4 steps"),
     "entropy, steps": (lambda: EntropyBoundScheduler().set_timesteps(0), "num_inference_steps is 0"),
-    "protein, schedule": (lambda: RFD4ProteinaScheduler(**{**PROTEIN, "schedule_mode": "sqrt"}), "schedule_mode is 'sqrt'; expected 'log'"),
-    "protein, noise": (lambda: RFD4ProteinaScheduler(**{**PROTEIN, "noise_mode": "t"}), "noise_mode is 't'; expected '1/t' or 'tan'"),
+    "protein, schedule": (
+        lambda: RFD4ProteinaScheduler(**{**PROTEIN, "schedule_mode": "root"}),
+        "schedule_mode is 'root'; expected",
+    ),
+    "protein, noise": (lambda: RFD4ProteinaScheduler(**{**PROTEIN, "noise_mode": "t"}), "noise_mode is 't'; expected one of 1/t, tan"),
     "protein, no steps": (lambda: protein().set_timesteps(0), "num_inference_steps is 0; expected a positive integer"),
     "protein, steps of another type": (lambda: protein().set_timesteps(5.0), "num_inference_steps is 5.0; expected a positive integer"),
     "protein, start": (lambda: protein().set_timesteps(5, start_time=1.0), "start_time is 1.0; expected 0 or more and less than 1"),

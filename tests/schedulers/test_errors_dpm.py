@@ -35,17 +35,17 @@ FLOW = {"use_flow_sigmas": True}
         (INVERSE, {"algorithm_type": "sde-dpmsolver++"}, ConfigError, "no noise to add in steps towards noise: use 'dpmsolver\\+\\+'"),
         (SINGLE, {"algorithm_type": "sde-dpmsolver"}, UnsupportedError, "algorithm_type is 'sde-dpmsolver'; expected one of"),
         (SINGLE, {"algorithm_type": "dpmsolver"}, ConfigError, "'zero' does not go with algorithm_type 'dpmsolver'; use 'sigma_min'"),
-        (SINGLE, {"solver_order": 4}, ConfigError, "solver_order is 4; expected 1, 2 or 3"),
+        (SINGLE, {"solver_order": 4}, ConfigError, "solver_order is 4; expected one of 1, 2, 3"),
         *((name, {"solver_type": "x"}, UnsupportedError, "solver_type is 'x'; expected one of") for name in (INVERSE, SINGLE, UNIPC, DEIS)),
         *((name, {"solver_type": "x"}, UnsupportedError, "solver_type is 'x'; expected one of") for name in (EDM, COSINE, HELIOS)),
         (UNIPC, {"shift_terminal": 0.1}, ConfigError, "`shift_terminal` stretches flow sigmas: it needs use_flow_sigmas=True"),
         (UNIPC, {"predict_x0": False}, ConfigError, "'zero' does not go with predict_x0=False; use 'sigma_min'"),
         (DEIS, {"algorithm_type": "sde-dpmsolver++"}, UnsupportedError, "expected one of deis"),
         (SA, {"algorithm_type": "x"}, UnsupportedError, "expected one of data_prediction, noise_prediction"),
-        (SA, {"corrector_order": 5}, ConfigError, "corrector_order is 5; expected 1, 2, 3 or 4"),
+        (SA, {"corrector_order": 5}, ConfigError, "corrector_order is 5; expected one of 1, 2, 3, 4"),
         (EDM, {"algorithm_type": "dpmsolver"}, UnsupportedError, "algorithm_type is 'dpmsolver'; expected one of"),
         (EDM, {"sigma_schedule": "x"}, ConfigError, "sigma_schedule is 'x'"),
-        (COSINE, {"solver_order": 3}, ConfigError, "solver_order is 3; expected 1 or 2"),
+        (COSINE, {"solver_order": 3}, ConfigError, "solver_order is 3; expected one of 1, 2"),
         (HELIOS, {"thresholding": True}, UnsupportedError, "no thresholding: leave it False"),
     ],
 )
@@ -115,7 +115,7 @@ def test_predicted_noise_of_a_flow(name: str, config: dict) -> None:
 def test_orders_and_lambdas() -> None:
     scheduler = ours.DPMSolverSinglestepScheduler()
     scheduler.set_timesteps(4)
-    with pytest.raises(ConfigError, match="order is 4; expected 1, 2 or 3"):
+    with pytest.raises(ConfigError, match="order is 4; expected one of 1, 2, 3"):
         scheduler.singlestep_dpm_solver_update([X], sample=X, order=4)
     with pytest.raises(ConfigError, match="1 nodes for a polynomial of order 1; expected 2"):
         ours.SASolverScheduler().lagrange_polynomial_coefficient(1, [0.5])
@@ -126,7 +126,7 @@ def test_orders_and_lambdas() -> None:
 def test_helios_steps() -> None:
     scheduler = ours.HeliosScheduler(scheduler_type="x")
     scheduler.set_timesteps(4, stage_index=0)
-    with pytest.raises(UnsupportedError, match="scheduler_type is 'x'; expected 'unipc' or 'euler'"):
+    with pytest.raises(UnsupportedError, match="scheduler_type is 'x'; expected one of unipc, euler"):
         scheduler.step(X, scheduler.timesteps[0], X)
     with pytest.raises(ConfigError, match="give both `sigma` and `sigma_next`, or neither"):
         scheduler.step_euler(X, 900.0, X, sigma=0.5)

@@ -1,10 +1,8 @@
 """Samplers of x_0 + sigma noise, consistency models and score SDEs: what their errors say, and what they promise beyond loops."""
 
-import mindspore as ms
 import numpy as np
 import pytest
 
-from mindone_diffusers import Generator
 from mindone_diffusers import schedulers as ours
 from mindone_diffusers.core.errors import ConfigError, TimestepError, UnsupportedError
 
@@ -26,7 +24,7 @@ def test_midpoint_errors(name: str) -> None:
     x = numbers()
     with pytest.raises(ConfigError, match="use_karras_sigmas and use_beta_sigmas are all set; set at most one"):
         make(name, use_karras_sigmas=True, use_beta_sigmas=True)
-    with pytest.raises(ConfigError, match="timestep_spacing is 'even'; expected 'linspace', 'leading' or 'trailing'"):
+    with pytest.raises(ConfigError, match="timestep_spacing is 'even'; expected one of linspace, leading, trailing"):
         make(name, timestep_spacing="even")
     with pytest.raises(UnsupportedError, match="beta_schedule is 'exp'; expected one of linear, scaled_linear, squaredcos_cap_v2"):
         make(name, beta_schedule="exp")
@@ -42,9 +40,9 @@ def test_midpoint_errors(name: str) -> None:
 
 def test_edm_euler_errors() -> None:
     x = numbers()
-    with pytest.raises(ConfigError, match="sigma_schedule is 'linear'; expected 'karras' or 'exponential'"):
+    with pytest.raises(ConfigError, match="sigma_schedule is 'linear'; expected one of karras, exponential"):
         ours.EDMEulerScheduler(sigma_schedule="linear")
-    with pytest.raises(ConfigError, match="final_sigmas_type is 'one'; expected 'zero' or 'sigma_min'"):
+    with pytest.raises(ConfigError, match="final_sigmas_type is 'one'; expected one of zero, sigma_min"):
         ours.EDMEulerScheduler(final_sigmas_type="one")
     scheduler = make("EDMEulerScheduler", prediction_type="sample")
     with pytest.raises(ConfigError, match="prediction_type is 'sample'; expected one of epsilon, v_prediction"):
@@ -160,36 +158,3 @@ def test_score_sde_add_noise() -> None:
     np.testing.assert_allclose(noisy - x, np.array([0.1, 10])[:, None, None, None] * noise, rtol=1e-5, atol=1e-6)
     drawn = scheduler.add_noise(x, None, [10]) - x
     assert 8 < drawn.std() < 12
-
-
-LOOPS = {
-    "KarrasVeScheduler": lambda s, x, out, g: s.step(out, *reversed([1.5, s.add_noise_to_input(x, 2.0, g)[1]]), x).prev_sample,
-    "ScoreSdeVeScheduler": lambda s, x, out, g: s.step_correct(out, s.step_pred(out, s.timesteps[1], x, g).prev_sample, g).prev_sample,
-    "ScoreSdeVpScheduler": lambda s, x, out, g: s.step_pred(out, x, s.timesteps[1], g)[0],
-    "SCMScheduler": lambda s, x, out, g: s.step(out, s.timesteps[0], x, g).prev_sample,
-    "CMStochasticIterativeScheduler": lambda s, x, out, g: (
-        s.step(out, s.timesteps[0], s.scale_model_input(x, s.timesteps[0]), g).prev_sample
-    ),
-    "ConsistencyDecoderScheduler": lambda s, x, out, g: s.step(out, s.timesteps[0], s.scale_model_input(x, 1008), g).prev_sample,
-    "EDMEulerScheduler": lambda s, x, out, g: (
-        s.step(out, s.timesteps[0], s.scale_model_input(x, s.timesteps[0]), 5.0, generator=g).prev_sample
-    ),
-    "IPNDMScheduler": lambda s, x, out, g: s.step(out, s.timesteps[0], x).prev_sample,
-}
-
-
-@pytest.mark.parametrize("name", LOOPS)
-def test_step_reads_nothing_from_the_device(name: str, monkeypatch) -> None:
-    """And is NumPy's step."""
-    steps = 2 if name in ("SCMScheduler", "ConsistencyDecoderScheduler") else 5
-    expected = LOOPS[name](make(name, steps), numbers(), numbers(1), Generator().manual_seed(0))
-    x, output = ms.Tensor(numbers()), ms.Tensor(numbers(1))
-
-    def forbidden(self, *args, **kwargs):
-        raise AssertionError("the device was read")
-
-    with monkeypatch.context() as patch:
-        for method in ("asnumpy", "item", "tolist", "__float__", "__int__", "__bool__", "__array__"):
-            patch.setattr(ms.Tensor, method, forbidden, raising=False)
-        result = LOOPS[name](make(name, steps), x, output, Generator().manual_seed(0))
-    np.testing.assert_allclose(result.asnumpy(), expected, rtol=1e-5, atol=1e-5)

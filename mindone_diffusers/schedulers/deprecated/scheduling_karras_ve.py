@@ -8,7 +8,8 @@ import numpy as np
 from ...core.configuration import register_to_config
 from ...core.errors import UnsupportedError
 from ..arrays import Array, randn_like
-from ..scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin
+from ..cores import churned_sigma
+from ..scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin, UnscaledInputMixin
 
 
 @dataclass
@@ -24,7 +25,7 @@ class KarrasVeOutput(DenoisedSchedulerOutput):
     derivative: Any = None
 
 
-class KarrasVeScheduler(SchedulerMixin):
+class KarrasVeScheduler(UnscaledInputMixin, SchedulerMixin):
     """Steps of three calls: noise is added (`add_noise_to_input`), an Euler step is made (`step`), and corrected (`step_correct`).
 
     The model's output is minus its prediction of the noise.
@@ -42,22 +43,12 @@ class KarrasVeScheduler(SchedulerMixin):
 
     @register_to_config
     def __init__(
-        self,
-        sigma_min: float = 0.02,
-        sigma_max: float = 100,
-        s_noise: float = 1.007,
-        s_churn: float = 80,
-        s_min: float = 0.05,
+        self, sigma_min: float = 0.02, sigma_max: float = 100, s_noise: float = 1.007, s_churn: float = 80, s_min: float = 0.05,
         s_max: float = 50,
-    ):
+    ):  # fmt: skip
         self.init_noise_sigma = sigma_max
-        self.num_inference_steps: int | None = None
         self.timesteps: np.ndarray | None = None
         self.schedule: np.ndarray | None = None
-
-    def scale_model_input(self, sample: Array, timestep: Any = None) -> Array:
-        """The sample itself: this scheduler's samples are what the model takes."""
-        return sample
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Choose timesteps, the integers below `num_inference_steps`, and noise levels.
@@ -81,10 +72,8 @@ class KarrasVeScheduler(SchedulerMixin):
             sigma: its noise level.
             generator: draws the noise, in float32.
         """
-        config = self.config
-        churn = min(config.s_churn / self.num_inference_steps, 2**0.5 - 1) if config.s_min <= sigma <= config.s_max else 0.0
-        sigma = float(sigma)
-        sigma_hat = sigma * (1 + churn)
+        config, sigma = self.config, float(sigma)
+        sigma_hat = churned_sigma(sigma, self.num_inference_steps, config.s_churn, config.s_min, config.s_max)
         noise = randn_like(sample, generator, "float32")
         return sample + config.s_noise * (sigma_hat**2 - sigma**2) ** 0.5 * noise, sigma_hat
 
@@ -102,18 +91,12 @@ class KarrasVeScheduler(SchedulerMixin):
         """
         derivative = -model_output
         sample_prev = sample_hat + (float(sigma_prev) - float(sigma_hat)) * derivative
-        return self._output(sample_prev, derivative, sample_hat + float(sigma_hat) * model_output, return_dict)
+        return _output(sample_prev, derivative, sample_hat + float(sigma_hat) * model_output, return_dict)
 
     def step_correct(
-        self,
-        model_output: Array,
-        sigma_hat: float,
-        sigma_prev: float,
-        sample_hat: Array,
-        sample_prev: Array,
-        derivative: Array,
+        self, model_output: Array, sigma_hat: float, sigma_prev: float, sample_hat: Array, sample_prev: Array, derivative: Array,
         return_dict: bool = True,
-    ) -> KarrasVeOutput | tuple[Array, Array]:
+    ) -> KarrasVeOutput | tuple[Array, Array]:  # fmt: skip
         """The same step along the mean of the derivatives at both ends.
 
         Args:
@@ -127,12 +110,7 @@ class KarrasVeScheduler(SchedulerMixin):
         """
         original = sample_prev + float(sigma_prev) * model_output
         sample_prev = sample_hat + (float(sigma_prev) - float(sigma_hat)) / 2 * (derivative - model_output)
-        return self._output(sample_prev, derivative, original, return_dict)
-
-    def _output(self, prev_sample: Array, derivative: Array, original: Array, return_dict: bool) -> KarrasVeOutput | tuple[Array, Array]:
-        if not return_dict:
-            return prev_sample, derivative
-        return KarrasVeOutput(prev_sample=prev_sample, derivative=derivative, pred_original_sample=original)
+        return _output(sample_prev, derivative, original, return_dict)
 
     def add_noise(self, original_samples: Array, noise: Array, timesteps: Any) -> Array:
         """There is none.
@@ -141,3 +119,7 @@ class KarrasVeScheduler(SchedulerMixin):
             UnsupportedError: always.
         """
         raise UnsupportedError("KarrasVeScheduler has no add_noise; use add_noise_to_input, or another scheduler")
+
+
+def _output(prev_sample: Array, derivative: Array, original: Array, return_dict: bool) -> KarrasVeOutput | tuple[Array, Array]:
+    return KarrasVeOutput(prev_sample, original, derivative) if return_dict else (prev_sample, derivative)

@@ -6,7 +6,6 @@ import numpy as np
 
 from ...core.configuration import register_to_config
 from ..arrays import Array, on_host, per_sample, randn_like
-from ..cores import NO_TIMESTEPS
 from ..scheduling_utils import SchedulerMixin
 from ..tables import linspace_float32
 
@@ -32,6 +31,7 @@ class ScoreSdeVpScheduler(SchedulerMixin):
             num_inference_steps: how many, from 1 down to `sampling_eps`.
             device: ignored, timesteps stay on the host.
         """
+        self.num_inference_steps = num_inference_steps
         self.timesteps = linspace_float32(1, self.config.sampling_eps, num_inference_steps)
 
     def step_pred(self, score: Array, x: Array, t: Any, generator: Any = None) -> tuple[Array, Array]:
@@ -46,8 +46,7 @@ class ScoreSdeVpScheduler(SchedulerMixin):
         Raises:
             ValueError: no `set_timesteps` before.
         """
-        if self.timesteps is None:
-            raise ValueError(NO_TIMESTEPS)
+        self._require_timesteps()
         t, low, span = on_host(t).astype(np.float32).reshape(-1), self.config.beta_min, self.config.beta_max - self.config.beta_min
         # Near 0 the deviation is the root of a difference of almost equal numbers: float32 where PyTorch diffusers has it.
         exponent = -0.25 * t**2 * span - 0.5 * t * low
