@@ -16,5 +16,5 @@ def path() -> Path:
     """
     folder = Path(str(importlib.resources.files(__name__) / NAME))
     if not (folder / "model_index.json").is_file():
-        raise FileMissingError(f"the bundled model {NAME!r} is not part of this installation: install again, or name another model")
+        raise FileMissingError(f"the bundled model {NAME!r} is not part of this version: name a folder or repository with --model")
     return folder

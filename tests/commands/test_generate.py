@@ -189,7 +189,7 @@ def test_the_bundled_model_is_the_default(model, capsys, monkeypatch):
 
 def test_no_bundled_model(capsys, monkeypatch):
     monkeypatch.setattr(bundled, "NAME", "nothing")
-    assert "bundled model 'nothing' is not part of this installation" in fails(capsys, 1, "a cat")
+    assert "bundled model 'nothing' is not part of this version: name a folder or repository with --model" in fails(capsys, 1, "a cat")
     assert list(Path("outputs").iterdir()) == []
 
 
