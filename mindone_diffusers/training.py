@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from . import nn
 from .core import logging
+from .core.dtypes import to_mindspore_dtype
 from .core.errors import CheckpointError, ConfigError
 from .core.files import replaced_folder
 from .nn.optim import AdamW, GradientBuffers
@@ -37,7 +38,8 @@ _STATE, _PROGRESS = "state.safetensors", "progress.json"
 
 
 class TrainStep:
-    """One step of training: loss, gradients, accumulation, clipping and the optimiser's update, as two compiled graphs.
+    """One step of training: loss, gradients, accumulation, clipping and the optimiser's update, in compiled graphs: one,
+    or, where gradients are summed or scaled, one for the gradients and one for the update.
 
     Args:
         loss: its `construct(*batch)` returns a scalar loss, the mean over the batch.
@@ -102,7 +104,7 @@ class TrainStep:
                 self._clear()
                 return
             self._good += 1
-        self._update(self.optimizer.hyperparameters(), ms.Tensor(1 / (self.loss_scale or 1.0), ms.float32))
+        self._update(self.optimizer.hyperparameters(), ms.Tensor(1 / (self.loss_scale or 1.0), ms.float32), norm)
         if self._good == self.growth_interval:
             self.loss_scale, self._good = self.loss_scale * 2, 0
 
@@ -360,6 +362,18 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--distributed", action="store_true", help="data parallel, under msrun")
 
 
+def add_data_arguments(parser: argparse.ArgumentParser, resolution: int) -> None:
+    """The options that name images, a folder's or a dataset's, and say how they are cut (to `resolution` by default)."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--train_data_dir", help="folder of images, with their captions in its metadata.jsonl if the model reads any")
+    source.add_argument("--dataset_name", help="a dataset on the Hugging Face hub, instead of a folder")
+    parser.add_argument("--dataset_config_name")
+    parser.add_argument("--image_column", default="image")
+    parser.add_argument("--resolution", type=int, default=resolution)
+    parser.add_argument("--center_crop", action="store_true", help="crop in the middle instead of at random")
+    parser.add_argument("--random_flip", action="store_true", help="mirror half of the images")
+
+
 def make_train_step(loss: nn.Module, arguments: argparse.Namespace, parameters: Any = None) -> TrainStep:
     """The optimiser and step that the options ask for.
 
@@ -383,6 +397,20 @@ def make_train_step(loss: nn.Module, arguments: argparse.Namespace, parameters: 
         loss_scale=2.0**15 if arguments.mixed_precision == "fp16" else None,
         data_parallel=arguments.distributed,
     )
+
+
+def weights_dtype(arguments: argparse.Namespace) -> Any:
+    """The dtype of the weights in the graph that the options ask for."""
+    return ms.float32 if arguments.mixed_precision == "no" else to_mindspore_dtype(arguments.mixed_precision)
+
+
+def take_final_weights(train_step: TrainStep, models: Sequence[nn.Module], ema: "EMAModel | None") -> None:
+    """Give the trained models their weights in float32: the moving average, if there is one, else what the optimiser updated."""
+    for model in models:
+        model.to(ms.float32)
+    values = train_step.optimizer.masters if ema is None else ema.shadow_params
+    for parameter, value in zip(train_step.optimizer.params, values):
+        parameter.copy_(value)
 
 
 def process(arguments: argparse.Namespace) -> tuple[int, int]:

@@ -19,17 +19,19 @@ from mindone_diffusers.training import (
     BatchIndices,
     HubImages,
     ImageFolder,
+    add_data_arguments,
     add_training_arguments,
     make_train_step,
     process,
     step_rng,
+    take_final_weights,
     train,
+    weights_dtype,
 )
 from mindone_diffusers.training_utils import EMAModel, compute_snr
 from mindone_diffusers.utils import logging, make_image_grid
 
 logger = logging.get_logger(__name__)
-DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 
 
 class DiffusionLoss(nn.Module):
@@ -51,15 +53,9 @@ class DiffusionLoss(nn.Module):
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add_data_arguments(parser, resolution=512)
     parser.add_argument("--pretrained_model_name_or_path", required=True, help="a Stable Diffusion folder or repository")
-    parser.add_argument("--train_data_dir", help="folder of images with a metadata.jsonl")
-    parser.add_argument("--dataset_name", help="a dataset on the Hugging Face hub, instead of a folder")
-    parser.add_argument("--dataset_config_name")
-    parser.add_argument("--image_column", default="image")
     parser.add_argument("--caption_column", default="text")
-    parser.add_argument("--resolution", type=int, default=512)
-    parser.add_argument("--center_crop", action="store_true", help="crop in the middle instead of at random")
-    parser.add_argument("--random_flip", action="store_true", help="mirror half of the images")
     parser.add_argument(
         "--cache_latents", action="store_true", help="encode every image once, before training, in the middle and not mirrored"
     )
@@ -73,10 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--validation_prompts", nargs="*", default=[], help="drawn while training")
     parser.add_argument("--validation_steps", type=int, default=1000)
     add_training_arguments(parser)
-    arguments = parser.parse_args()
-    if (arguments.train_data_dir is None) == (arguments.dataset_name is None):
-        parser.error("give one of --train_data_dir and --dataset_name")
-    return arguments
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -87,7 +80,7 @@ def main() -> None:
     if arguments.prediction_type is not None:
         pipe.scheduler.register_to_config(prediction_type=arguments.prediction_type)
     noise_scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
-    dtype = DTYPES[arguments.mixed_precision]
+    dtype = weights_dtype(arguments)
     unet.to(dtype)
     text_encoder.to(dtype)
     for parameter in text_encoder.get_parameters():
@@ -134,10 +127,7 @@ def main() -> None:
 
     train(step, batch, arguments, ema=ema, after_step=validate, main_process=rank == 0)
     if rank == 0:
-        for model in (unet, text_encoder):
-            model.to(ms.float32)
-        for parameter, value in zip(step.optimizer.params, step.optimizer.masters if ema is None else ema.shadow_params):
-            parameter.copy_(value)
+        take_final_weights(step, (unet, text_encoder), ema)
         pipe.save_pretrained(arguments.output_dir)
         print(f"the model is in {arguments.output_dir}")
 

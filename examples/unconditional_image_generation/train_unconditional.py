@@ -18,16 +18,17 @@ from mindone_diffusers.training import (
     BatchIndices,
     HubImages,
     ImageFolder,
+    add_data_arguments,
     add_training_arguments,
     make_train_step,
     process,
     step_rng,
+    take_final_weights,
     train,
+    weights_dtype,
 )
 from mindone_diffusers.training_utils import EMAModel, compute_snr
 from mindone_diffusers.utils import make_image_grid
-
-DTYPES = {"no": ms.float32, "fp16": ms.float16, "bf16": ms.bfloat16}
 
 
 class DenoisingLoss(nn.Module):
@@ -48,14 +49,8 @@ class DenoisingLoss(nn.Module):
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--train_data_dir", help="folder of images")
-    parser.add_argument("--dataset_name", help="a dataset on the Hugging Face hub, instead of a folder")
-    parser.add_argument("--dataset_config_name")
-    parser.add_argument("--image_column", default="image")
+    add_data_arguments(parser, resolution=64)
     parser.add_argument("--model_config_name_or_path", help="folder or repository with a UNet2DModel's config.json")
-    parser.add_argument("--resolution", type=int, default=64)
-    parser.add_argument("--center_crop", action="store_true", help="crop in the middle instead of at random")
-    parser.add_argument("--random_flip", action="store_true", help="mirror half of the images")
     parser.add_argument("--prediction_type", choices=("epsilon", "sample", "v_prediction"), default="epsilon")
     parser.add_argument("--ddpm_num_steps", type=int, default=1000, help="length of the noise schedule")
     parser.add_argument("--ddpm_beta_schedule", default="linear", help="see DDPMScheduler")
@@ -68,10 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ddpm_num_inference_steps", type=int, default=1000, help="steps of drawing them")
     add_training_arguments(parser)
     parser.set_defaults(lr_scheduler="cosine", lr_warmup_steps=500, adam_beta1=0.95, adam_weight_decay=1e-6)
-    arguments = parser.parse_args()
-    if (arguments.train_data_dir is None) == (arguments.dataset_name is None):
-        parser.error("give one of --train_data_dir and --dataset_name")
-    return arguments
+    return parser.parse_args()
 
 
 def make_unet(arguments: argparse.Namespace) -> UNet2DModel:
@@ -96,7 +88,7 @@ def main() -> None:
     arguments = parse_arguments()
     rank, world = process(arguments)
     unet = make_unet(arguments)
-    dtype = DTYPES[arguments.mixed_precision]
+    dtype = weights_dtype(arguments)
     unet.to(dtype)
     noise_scheduler = DDPMScheduler(
         num_train_timesteps=arguments.ddpm_num_steps,
@@ -145,9 +137,7 @@ def main() -> None:
 
     train(step, batch, arguments, ema=ema, after_step=sample, main_process=rank == 0)
     if rank == 0:
-        unet.to(ms.float32)
-        for parameter, value in zip(step.optimizer.params, step.optimizer.masters if ema is None else ema.shadow_params):
-            parameter.copy_(value)
+        take_final_weights(step, (unet,), ema)
         pipe.save_pretrained(arguments.output_dir)
         print(f"the DDPMPipeline is in {arguments.output_dir}")
 

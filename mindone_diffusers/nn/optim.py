@@ -239,7 +239,8 @@ class GradientBuffers(mindspore.nn.Cell):
         gradients = self._map(_cast, gradients)
         if self.data_parallel:
             gradients = self._map(ops.partial(_mean_over_processes, self._share), gradients)
-        self.optimizer(gradients, hyperparameters, self._limit(gradients, one))
+        factor = one if self.max_grad_norm is None else self._limit(_global_norm(self._map, gradients), one)
+        self.optimizer(gradients, hyperparameters, factor)
         return value
 
     def backward(self, scale: Tensor, *batch: Tensor) -> Tensor:
@@ -254,9 +255,11 @@ class GradientBuffers(mindspore.nn.Cell):
             self._map(_assign, self.buffers, self._map(ops.partial(_mean_over_processes, self._share), self.buffers))
         return _global_norm(self._map, self.buffers)
 
-    def update(self, hyperparameters: Tensor, factor: Tensor) -> Tensor:
-        """The optimiser's step with the sums times `factor`, after `norm()` was called; clears them."""
-        self.optimizer(self.buffers, hyperparameters, self._limit(self.buffers, factor))
+    def update(self, hyperparameters: Tensor, factor: Tensor, norm: Tensor) -> Tensor:
+        """The optimiser's step with the sums times `factor`, limited by what `norm()` returned; clears them."""
+        if self.max_grad_norm is not None:
+            factor = self._limit(norm, factor)
+        self.optimizer(self.buffers, hyperparameters, factor)
         self.clear()
         return factor
 
@@ -264,8 +267,6 @@ class GradientBuffers(mindspore.nn.Cell):
         self._map(_clear, self.buffers)
         return True
 
-    def _limit(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
-        """`factor`, or less if that makes the gradients longer than the largest norm."""
-        if self.max_grad_norm is None:
-            return factor
-        return ops.minimum(self.max_grad_norm / (_global_norm(self._map, gradients) + 1e-6), factor)
+    def _limit(self, norm: Tensor, factor: Tensor) -> Tensor:
+        """`factor`, or less if that makes gradients of this norm longer than the largest norm."""
+        return ops.minimum(self.max_grad_norm / (norm + 1e-6), factor)
