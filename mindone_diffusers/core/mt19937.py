@@ -29,8 +29,7 @@ class CPUStream:
 
     def __init__(self, seed: int):
         self.seed = seed
-        self._words = np.random.MT19937()
-        self._words.state = _seeded(seed)
+        self._words = _seeded(seed)
         self._second: float | None = None  # the other number of the last float64 pair
 
     def get_state(self) -> bytes:
@@ -38,7 +37,7 @@ class CPUStream:
         record = np.zeros((), _STATE)
         record["seed"], record["seeded"], record["key"] = self.seed, 1, state["key"]
         # PyTorch writes a freshly seeded generator with next = 0.
-        fresh = np.array_equal(state["key"], _seeded(self.seed)["state"]["key"])
+        fresh = np.array_equal(state["key"], _seeded(self.seed).state["state"]["key"])
         record["left"], record["next"] = (1, 0) if fresh else (625 - state["pos"], state["pos"])
         if self._second is not None:
             record["second"], record["has_second"] = self._second, 1
@@ -65,10 +64,17 @@ class CPUStream:
         whole = size // 16 * 16
         # float32 and float64 draw for every number, then again for the last block; the half formats draw block by block.
         drawn = whole if name in ("float16", "bfloat16") else size
-        values = _box_muller(self.uniform(drawn, name)[:whole])
+        values = self._blocks(whole) if name == "float32" and drawn == whole else _box_muller(self.uniform(drawn, name)[:whole])
         if size % 16:  # the last 16 numbers are made again, as one block
             values = np.concatenate([values[: size - 16], _box_muller(self.uniform(16, name))])
         return values
+
+    def _blocks(self, size: int) -> np.ndarray:
+        """Normal float32 numbers of whole blocks: the native kernel's, which are the same."""
+        from ..backend.native.arrays import standard_normal
+
+        values = standard_normal(self._words, size)
+        return _box_muller(self.uniform(size, "float32")) if values is None else values
 
     def exponential(self, size: int, name: str) -> np.ndarray:
         """With mean 1, in float64 for all dtypes."""
@@ -93,9 +99,18 @@ class CPUStream:
         return radius * math.cos(angle)
 
 
-def _seeded(seed: int) -> dict[str, Any]:
-    """The state Matsumoto's init_genrand gives."""
-    return np.random.RandomState(seed % 2**32).get_state(legacy=False)
+class _NoEntropy(np.random.bit_generator.ISeedSequence):
+    """Zeros: what NumPy seeds a generator with that is seeded again at once, many times quicker than its default."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        return np.zeros(n_words, dtype)
+
+
+def _seeded(seed: int) -> np.random.MT19937:
+    """The words after Matsumoto's init_genrand."""
+    words = np.random.MT19937(_NoEntropy())
+    np.random.RandomState(words).seed(seed % 2**32)
+    return words
 
 
 def _exactly(function: Callable, values: np.ndarray, name: str) -> np.ndarray:

@@ -52,17 +52,19 @@ def randn_tensor(
 
     if layout is not None and "strided" not in str(layout):
         raise UnsupportedError(f"layout={layout} was asked for; MindSpore tensors are strided: leave it out")
+    return mindspore.Tensor.from_numpy(randn_array(shape, generator, dtype))
+
+
+def randn_array(shape: Sequence[int], generator: Any = None, dtype: Any = None) -> np.ndarray:
+    """`randn_tensor` in NumPy."""
     shape = tuple(shape)
-    if isinstance(generator, (list, tuple)):
-        if len(generator) not in (1, shape[0]):
-            raise ConfigError(f"{len(generator)} generators were given for a batch of {shape[0]}; expected one, or one per image")
-        if len(generator) > 1:
-            values = np.concatenate([random_array("normal", (1, *shape[1:]), one, dtype) for one in generator])
-        else:
-            values = random_array("normal", shape, generator[0], dtype)
-    else:
-        values = random_array("normal", shape, generator, dtype)
-    return mindspore.Tensor.from_numpy(values)
+    if not isinstance(generator, (list, tuple)):
+        return random_array("normal", shape, generator, dtype)
+    if len(generator) not in (1, shape[0]):
+        raise ConfigError(f"{len(generator)} generators were given for a batch of {shape[0]}; expected one, or one per image")
+    if len(generator) == 1:
+        return random_array("normal", shape, generator[0], dtype)
+    return np.concatenate([random_array("normal", (1, *shape[1:]), one, dtype) for one in generator])
 
 
 def random_array(distribution: str, shape: Sequence[int], generator: Any = None, dtype: Any = None) -> np.ndarray:
@@ -231,8 +233,8 @@ class Generator:
             raise ConfigError(f"random numbers of dtype {name} were asked for; expected a floating-point dtype")
         values = getattr(self._stream, distribution)(_size(shape), name)
         if name != "float64":
-            values = values.astype(np.float32)  # float64 becomes float16 or bfloat16 by two roundings, as in PyTorch
-        return values.astype(to_numpy_dtype(name)).reshape(shape)
+            values = values.astype(np.float32, copy=False)  # float64 becomes float16 or bfloat16 by two roundings, as in PyTorch
+        return values.astype(to_numpy_dtype(name), copy=False).reshape(shape)
 
 
 def _size(shape: Sequence[int]) -> int:

@@ -1,16 +1,78 @@
-"""The few things a step needs that NumPy arrays and MindSpore tensors spell differently."""
+"""The few things a step needs that NumPy arrays and MindSpore tensors spell differently, and which of them it computes with."""
 
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mindspore
 import numpy as np
+from mindspore import Tensor
+from mindspore.common.api import _pynative_executor
 
+from ..backend.table import table
 from ..core.errors import UnsupportedError
-from ..core.random import randn_tensor
+from ..core.random import randn_array, randn_tensor
 from .tables import RESIZE_MODES, resize_matrix
 
 Array = Any
 """A NumPy array or a MindSpore tensor: what `step` is given is what it returns."""
+
+
+def tensors_are_arrays() -> bool:
+    """Whether tensors lie in the host's memory, and no gradient is wanted of what is done with them."""
+    return table.name == "cpu" and not _pynative_executor.grad_flag()
+
+
+def numpy_on_cpu(method: Callable) -> Callable:
+    """On the CPU, compute a scheduler's method on the NumPy arrays that share the given tensors' memory, and return such tensors.
+
+    A MindSpore operator takes 30 to 60 microseconds to start there, one of NumPy's 1. NumPy has no bfloat16: that stays MindSpore's.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not tensors_are_arrays():
+            return method(self, *args, **kwargs)
+        pairs: list[tuple[np.ndarray, Tensor]] = []
+
+        def view(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                array = value.asnumpy()
+                pairs.append((array, value))
+                return array
+            return value
+
+        arrays = [view(value) for value in args]
+        named = {name: view(value) for name, value in kwargs.items()}
+        own = all(array.dtype.num < _FOREIGN for array, _ in pairs)
+        if not pairs or not own or _has_batch(args) or _has_batch(kwargs.values()):  # samples in NumPy beside a timestep in a tensor
+            return method(self, *args, **kwargs)
+        return _as_tensors(method(self, *arrays, **named), pairs)
+
+    return call
+
+
+_FOREIGN = 256  # the numbers of dtypes that NumPy does not have itself start here
+
+
+def _has_batch(values: Iterable[Any]) -> bool:
+    return any(type(value) is np.ndarray and value.ndim > 1 for value in values)
+
+
+def _as_tensors(result: Any, pairs: list[tuple[np.ndarray, Tensor]]) -> Any:
+    """A method's result with tensors for arrays; the given ones for theirs."""
+    if isinstance(result, (np.ndarray, np.generic)):
+        for array, tensor in pairs:
+            if array is result:
+                return tensor
+        # Not ascontiguousarray, which makes a number a vector.
+        return Tensor.from_numpy(np.asarray(result, order="C"))
+    if isinstance(result, dict):
+        for name, value in result.items():
+            result[name] = _as_tensors(value, pairs)
+    elif isinstance(result, (list, tuple)):
+        return type(result)([_as_tensors(value, pairs) for value in result])
+    return result
 
 
 def on_host(values: Any) -> np.ndarray:
@@ -33,13 +95,18 @@ def alike(values: Array, sample: Array, dtype: str | None = None) -> Array:
     """Numbers in the sample's kind and its dtype unless another is named."""
     if isinstance(values, np.ndarray) and not isinstance(sample, np.ndarray):
         values = mindspore.Tensor.from_numpy(values)
-    return values.astype(dtype or sample.dtype)
+    return cast(values, dtype or sample.dtype)
+
+
+def cast(values: Array, dtype: Any) -> Array:
+    """The values in a dtype: themselves if it is theirs."""
+    return values.astype(dtype, copy=False) if isinstance(values, np.ndarray) else values.astype(dtype)
 
 
 def randn_like(model_output: Array, generator: Any, dtype: Any = None) -> Array:
     """Standard normal noise of the shape and kind of `model_output`, in its dtype unless another is named."""
-    noise = randn_tensor(model_output.shape, generator=generator, dtype=model_output.dtype if dtype is None else dtype)
-    return noise.asnumpy() if isinstance(model_output, np.ndarray) else noise
+    draw = randn_array if isinstance(model_output, np.ndarray) else randn_tensor
+    return draw(model_output.shape, generator=generator, dtype=model_output.dtype if dtype is None else dtype)
 
 
 def largest(values: Array, axis: int = -1) -> Array:
@@ -53,7 +120,7 @@ def dynamic_threshold(sample: Array, ratio: float, max_value: float) -> Array:
 
     The quantile is kept between 1 and `max_value` (arXiv 2205.11487, section 2.3).
     """
-    flat = sample.astype("float32").reshape(sample.shape[0], -1)
+    flat = cast(sample, "float32").reshape(sample.shape[0], -1)
     magnitudes = abs(flat)
     ordered = np.sort(magnitudes, axis=1) if isinstance(sample, np.ndarray) else magnitudes.sort(axis=1)[0]
     rank = np.float32(ratio) * np.float32(flat.shape[1] - 1)  # torch.quantile's rank is float32

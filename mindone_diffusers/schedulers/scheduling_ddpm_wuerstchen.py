@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, on_host, per_sample, randn_like
+from .arrays import Array, cast, on_host, per_sample, randn_like
 from .cores import DiffusionScheduler
 from .scheduling_utils import SchedulerOutput, as_output
 from .tables import linspace_float32
@@ -43,8 +43,8 @@ class DDPMWuerstchenScheduler(DiffusionScheduler):
 
     def add_noise(self, original_samples: Array, noise: Array, timesteps: Any) -> Array:
         """Noisy samples at fractional timesteps, one for all or one a sample; computed in float32, in the samples' dtype."""
-        noisy = super().add_noise(original_samples.astype("float32"), noise.astype("float32"), timesteps)
-        return noisy.astype(original_samples.dtype)
+        noisy = super().add_noise(cast(original_samples, "float32"), cast(noise, "float32"), timesteps)
+        return cast(noisy, original_samples.dtype)
 
     def set_timesteps(
         self, num_inference_steps: int | None = None, timesteps: list[float] | np.ndarray | None = None, device: Any = None
@@ -78,7 +78,7 @@ class DDPMWuerstchenScheduler(DiffusionScheduler):
         deviation = ((1 - alpha) * (1 - alpha_cumprod_prev) / (1 - alpha_cumprod)) ** 0.5 * (prev_timestep != 0)
         rescale, of_output, deviation = (per_sample(c, sample, "float32") for c in (alpha**-0.5, of_output, deviation))
         prev_sample = rescale * (sample - of_output * model_output) + deviation * randn_like(model_output, generator)
-        prev_sample = prev_sample.astype(model_output.dtype)
+        prev_sample = cast(prev_sample, model_output.dtype)
         return as_output(DDPMWuerstchenSchedulerOutput, return_dict, prev_sample)
 
     def previous_timestep(self, timestep: Any) -> np.ndarray:

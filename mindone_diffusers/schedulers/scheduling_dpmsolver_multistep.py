@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import UnsupportedError
-from .arrays import Array
+from .arrays import Array, cast
 from .scheduling_utils import SchedulerOutput
 from .solvers import DPMSolverScheduler
 from .tables import lu_sigmas
@@ -144,8 +144,8 @@ class DPMSolverMultistepScheduler(DPMSolverScheduler):
         model_output = self.convert_model_output(model_output, sample=sample)
         self._remember(model_output)
         dtype = "float32" if self._in_float32 else model_output.dtype
-        noise = self._step_noise(model_output, generator, dtype) if variance_noise is None else variance_noise.astype(dtype)
+        noise = self._step_noise(model_output, generator, dtype) if variance_noise is None else cast(variance_noise, dtype)
         if self._in_float32:
-            sample = sample.astype(dtype)
+            sample = cast(sample, dtype)
         prev_sample = self._update(self.model_outputs[-self._order() :], sample, noise)
-        return self._end_step(SchedulerOutput, return_dict, prev_sample.astype(model_output.dtype) if self._in_float32 else prev_sample)
+        return self._end_step(SchedulerOutput, return_dict, cast(prev_sample, model_output.dtype) if self._in_float32 else prev_sample)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, on_host
+from .arrays import Array, cast, on_host
 from .cores import EDMMixin, SigmaScheduler
 from .scheduling_utils import DenoisedSchedulerOutput
 
@@ -82,11 +82,11 @@ class EDMEulerScheduler(EDMMixin, SigmaScheduler):
         """
         self._refuse_integer(timestep)
         index = self._begin_step(timestep)
-        sample, sigma_hat = self._churn(model_output, sample.astype("float32"), s_churn, s_tmin, s_tmax, s_noise, generator, index)
+        sample, sigma_hat = self._churn(model_output, cast(sample, "float32"), s_churn, s_tmin, s_tmax, s_noise, generator, index)
         original = pred_original_sample
         if original is None:
             original = self.precondition_outputs(sample, model_output, sigma_hat)
         prev_sample = sample + ((float(self.sigmas[index + 1]) - sigma_hat) / sigma_hat) * (sample - original)
-        prev_sample = prev_sample.astype(model_output.dtype)
+        prev_sample = cast(prev_sample, model_output.dtype)
 
         return self._end_step(EDMEulerSchedulerOutput, return_dict, prev_sample, original)

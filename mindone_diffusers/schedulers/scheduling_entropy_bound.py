@@ -5,7 +5,7 @@ from typing import Any
 
 from ..core.configuration import register_to_config
 from ..core.outputs import BaseOutput
-from .arrays import Array
+from .arrays import Array, cast
 from .scheduling_utils import as_output
 from .tokens import LARGEST, CountedSteps, exp, gather, log_sum_exp, order, random_tokens, sample_tokens, tempered, where
 
@@ -67,7 +67,7 @@ class EntropyBoundScheduler(CountedSteps):
         tokens, probabilities = sample_tokens(model_output, 1.0, generator)
         tokens = tokens.astype(sample.dtype)
 
-        log_p = model_output.astype("float32")
+        log_p = cast(model_output, "float32")
         log_p = (log_p - log_sum_exp(log_p)).clip(-LARGEST["float32"], None)
         entropy = -(exp(log_p) * log_p).sum(axis=-1)
         positions = order(entropy)

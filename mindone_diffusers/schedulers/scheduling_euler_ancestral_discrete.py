@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, randn_like
+from .arrays import Array, cast, randn_like
 from .cores import SigmaScheduler, ancestral_levels
 from .scheduling_utils import DenoisedSchedulerOutput
 
@@ -69,12 +69,12 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
         self._refuse_sample_prediction()
         index = self._begin_step(timestep)
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
-        sample = sample.astype("float32")
+        sample = cast(sample, "float32")
 
         original = self._predict_original(model_output, sample, sigma)
         sigma_down, sigma_up = ancestral_levels(sigma, sigma_next)
         prev_sample = sample + ((sigma_down - sigma) / sigma) * (sample - original)
         prev_sample = prev_sample + sigma_up * randn_like(model_output, generator)
-        prev_sample = prev_sample.astype(model_output.dtype)
+        prev_sample = cast(prev_sample, model_output.dtype)
 
         return self._end_step(EulerAncestralDiscreteSchedulerOutput, return_dict, prev_sample, original)

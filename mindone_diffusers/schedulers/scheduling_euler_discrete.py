@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, on_host
+from .arrays import Array, cast, on_host
 from .cores import SigmaScheduler, velocity
 from .scheduling_utils import DenoisedSchedulerOutput
 from .tables import expect, linspace_float32, sigma_to_timestep, sigmas_of
@@ -124,13 +124,13 @@ class EulerDiscreteScheduler(SigmaScheduler):
         self._refuse_integer(timestep)
         index = self._begin_step(timestep)
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
-        sample, sigma_hat = self._churn(model_output, sample.astype("float32"), s_churn, s_tmin, s_tmax, s_noise, generator, index)
+        sample, sigma_hat = self._churn(model_output, cast(sample, "float32"), s_churn, s_tmin, s_tmax, s_noise, generator, index)
         if self.config.prediction_type == "original_sample":
             original = model_output
         else:  # v-prediction's scalings are those of the noise level the model was called with
             original = self._predict_original(model_output, sample, sigma if self.config.prediction_type == "v_prediction" else sigma_hat)
         prev_sample = sample + ((sigma_next - sigma_hat) / sigma_hat) * (sample - original)
-        prev_sample = prev_sample.astype(model_output.dtype)
+        prev_sample = cast(prev_sample, model_output.dtype)
 
         return self._end_step(EulerDiscreteSchedulerOutput, return_dict, prev_sample, original)
 

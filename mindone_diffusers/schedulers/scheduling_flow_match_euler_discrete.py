@@ -7,7 +7,7 @@ import numpy as np
 from ..core import logging
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, alike, largest, randn_like
+from .arrays import Array, alike, cast, largest, randn_like
 from .flows import FlowScheduler, TimeShiftMixin
 from .scheduling_utils import SchedulerOutput
 from .tables import TIME_SHIFTS, expect, shift_flow, stretch_shift_to_terminal
@@ -134,7 +134,7 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
             TimestepError: `timestep` is not in the schedule.
         """
         index = self._begin_step(timestep)
-        sample = sample.astype("float32")
+        sample = cast(sample, "float32")
         if per_token_timesteps is None:
             sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
             length = sigma_next - sigma
@@ -149,5 +149,5 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
         else:
             prev_sample = sample + length * model_output
         if per_token_timesteps is None:
-            prev_sample = prev_sample.astype(model_output.dtype)
+            prev_sample = cast(prev_sample, model_output.dtype)
         return self._end_step(FlowMatchEulerDiscreteSchedulerOutput, return_dict, prev_sample)

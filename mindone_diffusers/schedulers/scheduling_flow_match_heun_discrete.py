@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array
+from .arrays import Array, cast
 from .cores import HeunMixin
 from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
@@ -82,8 +82,8 @@ class FlowMatchHeunDiscreteScheduler(HeunMixin, FlowScheduler):
         start = index if self.state_in_first_order else index - 1
         sigma, sigma_next = self.sigmas[start : start + 2].tolist()
         # Noise is drawn in both stages, as in PyTorch diffusers; the second does not depend on `sample`.
-        sample = sample.astype("float32")
+        sample = cast(sample, "float32")
         sample, sigma_hat = self._churn(model_output, sample, s_churn, s_tmin, s_tmax, s_noise, generator, start)
         derivative = (sigma / sigma_hat) * model_output if self.state_in_first_order else model_output
-        prev_sample = self._heun(sample, derivative, sigma_next - sigma_hat).astype(model_output.dtype)
+        prev_sample = cast(self._heun(sample, derivative, sigma_next - sigma_hat), model_output.dtype)
         return self._end_step(FlowMatchHeunDiscreteSchedulerOutput, return_dict, prev_sample)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError, UnsupportedError
-from .arrays import Array
+from .arrays import Array, cast
 from .flows import FlowStagesMixin
 from .scheduling_helios_dmd import HeliosDMDSchedulerOutput
 from .scheduling_unipc_multistep import UniPCMultistepScheduler
@@ -124,9 +124,9 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
         if sigma is None:
             self._refuse_integer(timestep)
             sigma, sigma_next = self.sigmas[self._step_index], self.sigmas[self._step_index + 1]
-        prev_sample = sample.astype("float32") + float(sigma_next - sigma) * model_output
+        prev_sample = cast(sample, "float32") + float(sigma_next - sigma) * model_output
         self._step_index += 1
-        return as_output(HeliosSchedulerOutput, return_dict, prev_sample.astype(model_output.dtype))
+        return as_output(HeliosSchedulerOutput, return_dict, cast(prev_sample, model_output.dtype))
 
     def step_unipc(
         self, model_output: Array, timestep: Any = None, sample: Array = None, return_dict: bool = True,

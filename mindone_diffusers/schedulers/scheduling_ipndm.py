@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array
+from .arrays import Array, cast
 from .cores import StepIndexMixin, adams_bashforth
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, UnscaledInputMixin
 from .tables import linspace_float32
@@ -57,10 +57,10 @@ class IPNDMScheduler(UnscaledInputMixin, StepIndexMixin, SchedulerMixin):
         """
         index = self._find_step(timestep)
         (alpha, alpha_next), (beta, beta_next) = (table[index : index + 2].tolist() for table in (self.alphas, self.betas))
-        start = sample.astype("float32")
-        self.ets = [*self.ets[-3:], beta * start + alpha * model_output.astype("float32")]
+        start = cast(sample, "float32")
+        self.ets = [*self.ets[-3:], beta * start + alpha * cast(model_output, "float32")]
         noise = adams_bashforth(self.ets[::-1])
         original = (start - beta * noise) / max(alpha, 1e-8)
-        prev_sample = (alpha_next * original + beta_next * noise).astype(sample.dtype)
+        prev_sample = cast(alpha_next * original + beta_next * noise, sample.dtype)
 
         return self._end_step(SchedulerOutput, return_dict, prev_sample)

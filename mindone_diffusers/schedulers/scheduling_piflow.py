@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array
+from .arrays import Array, cast
 from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
 from .tables import shift_flow
@@ -112,8 +112,8 @@ class PiflowScheduler(FlowScheduler):
             raise ValueError(
                 f"model_output has shape {tuple(model_output.shape)}; expected {expected}, {self.config.n_grid} predictions side by side"
             )
-        prev_sample, predictions = sample.astype("float32"), model_output.astype("float32")
+        prev_sample, predictions = cast(sample, "float32"), cast(model_output, "float32")
         for place, weight in enumerate(self._weights(index).tolist()):
             prev_sample = prev_sample - weight * predictions[..., place * channels : (place + 1) * channels]
-        prev_sample = prev_sample.astype(sample.dtype)
+        prev_sample = cast(prev_sample, sample.dtype)
         return self._end_step(PiflowSchedulerOutput, return_dict, prev_sample)

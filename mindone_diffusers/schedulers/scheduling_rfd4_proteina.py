@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, on_host, per_sample, randn_like
+from .arrays import Array, cast, on_host, per_sample, randn_like
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
 from .tables import expect, linspace_float32
 
@@ -160,14 +160,14 @@ class RFD4ProteinaScheduler(SchedulerMixin):
 
         config, now = self.config, float(now)
         ratio = float(self._rescaling(now))
-        state, velocity = sample.astype("float32"), model_output.astype("float32")
+        state, velocity = cast(sample, "float32"), cast(model_output, "float32")
         # The velocity of the rescaled score, (state + (1 - now) * ratio * score) / now, without taking the difference of its large terms.
         drift = ratio * velocity + (1 - ratio) / now * state
         if np.float32(config.t_lim_ode_below) <= now <= np.float32(config.t_lim_ode):
-            noise = randn_like(sample, generators).astype("float32")
+            noise = cast(randn_like(sample, generators), "float32")
             drift = drift + strength * ratio / (1 - now) * (now * velocity - state)
             state = state + math.sqrt(2 * strength * interval) * noise
-        prev_sample = (state + interval * drift) * emit_mask[..., None].astype("float32")
+        prev_sample = (state + interval * drift) * cast(emit_mask[..., None], "float32")
         return as_output(RFD4ProteinaSchedulerOutput, return_dict, prev_sample)
 
 

@@ -8,8 +8,15 @@ from typing import Any
 
 from ..core.configuration import ConfigMixin
 from ..core.outputs import BaseOutput
+from .arrays import numpy_on_cpu
 
 SCHEDULER_CONFIG_NAME = "scheduler_config.json"
+
+_ON_ARRAYS = (
+    "step", "step_pred", "step_correct", "step_prk", "step_plms", "undo_step", "batch_step_no_noise", "scale_model_input", "add_noise",
+    "add_noise_to_input", "scale_noise", "get_velocity", "precondition_inputs", "precondition_outputs",
+)  # fmt: skip
+"""The methods that take and return samples."""
 
 
 class KarrasDiffusionSchedulers(Enum):
@@ -82,7 +89,7 @@ class SchedulerMixin(ConfigMixin):
     """Base of all schedulers. A scheduler has no weights: its config is all there is to save.
 
     `timesteps` and `sigmas` are NumPy arrays on the host. `step` multiplies and adds the arrays it is given, MindSpore tensors or NumPy
-    arrays, with Python floats, so it never reads the device.
+    arrays, with Python floats, so it never reads the device; where the device is the CPU, tensors are computed with as NumPy arrays.
     """
 
     config_name = SCHEDULER_CONFIG_NAME
@@ -90,6 +97,13 @@ class SchedulerMixin(ConfigMixin):
     _compatibles: list[str] = []
     order = 1
     num_inference_steps: int | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _ON_ARRAYS:
+            method = getattr(cls, name, None)
+            if method not in (None, UnscaledInputMixin.scale_model_input) and not hasattr(method, "__wrapped__"):
+                setattr(cls, name, numpy_on_cpu(method))
 
     @classmethod
     def from_pretrained(

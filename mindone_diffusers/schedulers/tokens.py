@@ -10,7 +10,7 @@ import numpy as np
 from ..core.dtypes import dtype_name
 from ..core.errors import ConfigError
 from ..core.random import random_array, random_integers
-from .arrays import Array, alike, largest
+from .arrays import Array, alike, cast, largest
 from .scheduling_utils import SchedulerMixin
 
 LARGEST = {
@@ -74,7 +74,7 @@ def log_add_exp(values: Array, value: float) -> Array:
 
 def softmax(logits: Array) -> Array:
     """Probabilities in float32."""
-    logits = logits.astype("float32")
+    logits = cast(logits, "float32")
     powers = exp(logits - largest(logits))
     return powers / powers.sum(axis=-1, keepdims=True)
 
@@ -106,7 +106,7 @@ def categorical(probabilities: Array, generator: Any) -> Array:
 
 def tempered(logits: Array, temperature: float) -> Array:
     """Logits divided by the temperature, in their own dtype by one rounding."""
-    return (logits.astype("float32") / temperature).astype(logits.dtype)
+    return cast(cast(logits, "float32") / temperature, logits.dtype)
 
 
 def sample_tokens(logits: Array, temperature: float, generator: Any) -> tuple[Array, Array]:
@@ -120,7 +120,7 @@ def sample_tokens(logits: Array, temperature: float, generator: Any) -> tuple[Ar
     if temperature == 0:
         tokens = logits.argmax(axis=-1)
     else:
-        tokens = categorical(softmax(logits.astype("float32") / temperature), generator)
+        tokens = categorical(softmax(cast(logits, "float32") / temperature), generator)
     return tokens, at(probabilities, tokens)
 
 

@@ -54,6 +54,12 @@ def layer_norm(shape, size, eps):
     )
 
 
+def conv2d(input, weight, stride=1, padding=0):
+    rest = ((stride, stride), (padding, padding), (1, 1), 1)
+    tensors = (normal(*input), normal(*weight, seed=1), normal(weight[0], seed=2))
+    return pytest.param("conv2d", tensors, rest, id=f"conv2d-{input}-{weight}-{stride}-{padding}")
+
+
 def attention(query, key, mask=None, causal=False):
     label = f"attention-{query}-{key}-{None if mask is None else (mask.shape, str(mask.dtype))}-{causal}"
     return pytest.param(
@@ -81,6 +87,12 @@ CASES = [
     layer_norm((2, 7, 10), (10,), 1e-5),
     layer_norm((2, 77, 333), (333,), 1e-6),
     layer_norm((3, 4, 5), (4, 5), 1e-5),
+    conv2d((2, 3, 33, 40), (5, 3, 3, 3), padding=1),
+    conv2d((1, 2, 32, 33), (9, 2, 3, 3)),
+    conv2d((2, 3, 33, 41), (5, 3, 3, 3), stride=2),
+    conv2d((9, 1, 34, 41), (2, 1, 3, 3), stride=2, padding=1),
+    conv2d((2, 5, 33, 41), (17, 5, 1, 1)),
+    conv2d((2, 5, 33, 41), (1, 5, 1, 1), stride=2),
     attention((1, 1, 1, 5), (1, 1, 1, 5)),
     attention((2, 3, 5, 5), (2, 3, 77, 5)),
     attention((1, 4, 77, 64), (1, 4, 77, 64), causal=True),
@@ -124,7 +136,11 @@ def test_forward(kernels, name, tensors, rest):
 
 # Not the attention with one key: once MindSpore 2.8 has compiled the gradient of a softmax over one element, those it compiles later
 # in the process lack their sum, whatever their shape.
-SMALL = [case for case in CASES if 1 < case.values[1][0].size < 2000 and case.values[1][-1].shape[-2:-1] != (1,)]
+SMALL = [
+    case
+    for case in CASES
+    if 1 < case.values[1][0].size < (20000 if case.values[0] == "conv2d" else 2000) and case.values[1][-1].shape[-2:-1] != (1,)
+]
 
 
 @pytest.mark.parametrize("name, tensors, rest", SMALL)

@@ -66,6 +66,41 @@ def test_mindspore_is_numpy_and_nothing_is_read_from_the_device(case: Case, monk
     assert deviation(mindspore, numpy) < 1e-5
 
 
+@pytest.mark.parametrize("case", [case for case in SOME if case.name in FIRST.values()], ids=lambda case: case.name)
+def test_tensors_on_the_cpu_are_computed_with_as_arrays(case: Case) -> None:
+    make_scheduler = getattr(mindone_diffusers.schedulers, case.scheduler)
+    numpy = run(make_scheduler(**case.config), case, np.asarray, Generator().manual_seed(0))
+    mindspore = run(make_scheduler(**case.config), case, ms.Tensor, Generator().manual_seed(0), plain)
+    assert deviation(mindspore, numpy) == 0
+
+
+def test_what_tensors_give() -> None:
+    scheduler = make("EulerDiscreteScheduler")
+    x, output, t = ms.Tensor(numbers()), ms.Tensor(numbers(1)), scheduler.timesteps[0]
+    scheduler.scale_model_input(x, t)
+    result = scheduler.step(output, ms.Tensor(t), x)
+    assert isinstance(result.prev_sample, ms.Tensor) and isinstance(result["pred_original_sample"], ms.Tensor)
+    assert isinstance(scheduler.step(output, scheduler.timesteps[1], x, return_dict=False)[0], ms.Tensor)
+    assert isinstance(scheduler.add_noise(x, output, scheduler.timesteps[:1]), ms.Tensor)
+    half = scheduler.step(output.astype(ms.float16), scheduler.timesteps[2], x.astype(ms.float16))
+    assert half.prev_sample.dtype == ms.float16
+    assert make("DDIMScheduler").scale_model_input(x, 0) is x
+
+
+def test_a_gradient_passes_through_a_step() -> None:
+    scheduler = make("DDIMScheduler", clip_sample=False)
+    timestep = scheduler.timesteps[0]
+
+    def loss(x: ms.Tensor, output: ms.Tensor) -> ms.Tensor:
+        return scheduler.step(output, timestep, x, return_dict=False)[0].sum()
+
+    gradients = ms.grad(loss, (0, 1))(ms.Tensor(numbers()), ms.Tensor(numbers(1)))
+    zeros, ones = np.zeros(SHAPE, np.float32), np.ones(SHAPE, np.float32)  # the step is linear: its factors are its values at 1 and 0
+    for gradient, arrays in zip(gradients, ((zeros, ones), (ones, zeros))):
+        expected = scheduler.step(arrays[0], timestep, arrays[1], return_dict=False)[0]
+        np.testing.assert_allclose(gradient.asnumpy(), expected, rtol=1e-5)
+
+
 def test_reads_are_noticed(monkeypatch) -> None:
     scheduler = unread(make("EulerDiscreteScheduler"), monkeypatch)
     scheduler.sigmas = ms.Tensor(scheduler.sigmas)  # whose items are numbers on the device

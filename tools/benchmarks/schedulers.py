@@ -115,16 +115,22 @@ def steps(s: Any, output: Any, sample: Any, generator: Any) -> Any:
 LOOPS = {"ScoreSdeVeScheduler": predictor_corrector, "KarrasVeScheduler": churned, "ScoreSdeVpScheduler": predictor}
 
 
-def run(scheduler: Any, array: Callable, plain: Callable, generator: Callable) -> None:
+def inputs(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The model's output, and the sample to begin with."""
+    name = type(scheduler).__name__
+    if name in LOGITS:
+        return numbers(LOGITS[name], 1), np.full(TOKENS, CLASSES - 1)
+    shape = PROTEIN if name == "RFD4ProteinaScheduler" else LATENT
+    return np.tile(numbers(shape, 1), scheduler.config.get("n_grid", 1)), numbers(shape, 0)
+
+
+def run(scheduler: Any, output: Any, sample: Any, generator: Callable) -> None:
     """Set 50 timesteps (or as many as the class takes) and step them all."""
     name = type(scheduler).__name__
     scheduler.set_timesteps(**TIMESTEPS.get(name, {"num_inference_steps": 50}))
-    if name in LOGITS:
-        sample, output = np.full(TOKENS, CLASSES - 1), numbers(LOGITS[name], 1)
-    else:
-        shape = PROTEIN if name == "RFD4ProteinaScheduler" else LATENT
-        sample, output = numbers(shape, 0), np.tile(numbers(shape, 1), scheduler.config.get("n_grid", 1))
-    plain(LOOPS.get(name, steps)(scheduler, array(output), array(sample), generator()))
+    result = LOOPS.get(name, steps)(scheduler, output, sample, generator())
+    if hasattr(result, "asnumpy"):
+        result.asnumpy()  # waits for the operators
 
 
 def names() -> list[str]:
@@ -147,15 +153,16 @@ def main() -> None:
             continue
         config = SD if "beta_start" in inspect.signature(getattr(mindone_diffusers.schedulers, name)).parameters else CONFIGS.get(name, {})
         ours, theirs = (getattr(library.schedulers, name)(**config) for library in (mindone_diffusers, diffusers))
+        arrays = inputs(ours)
         sides = {
-            "MindSpore": (ours, ms.Tensor, lambda x: x.asnumpy(), lambda: mindone_diffusers.Generator().manual_seed(0)),
-            "NumPy": (ours, np.asarray, np.asarray, lambda: mindone_diffusers.Generator().manual_seed(0)),
-            "torch": (theirs, torch.from_numpy, lambda x: x.numpy(), lambda: torch.Generator().manual_seed(0)),
+            "MindSpore": (ours, *map(ms.Tensor, arrays), lambda: mindone_diffusers.Generator().manual_seed(0)),
+            "NumPy": (ours, *arrays, lambda: mindone_diffusers.Generator().manual_seed(0)),
+            "torch": (theirs, *map(torch.from_numpy, arrays), lambda: torch.Generator().manual_seed(0)),
         }
         seconds = alternate(arguments.repeats, **{side: functools.partial(run, *values) for side, values in sides.items()})
-        tensors, arrays, other = (1e3 * float(np.median(seconds[side])) for side in sides)
-        row = f"{name:36s} {len(ours.timesteps):5d} {tensors:10.2f} {arrays:8.2f} {other:8.2f}"
-        print(f"{row}   {tensors / other:5.2f} {arrays / other:5.2f}", flush=True)
+        ours_ms, numpy_ms, torch_ms = (1e3 * float(np.median(seconds[side])) for side in sides)
+        row = f"{name:36s} {len(ours.timesteps):5d} {ours_ms:10.2f} {numpy_ms:8.2f} {torch_ms:8.2f}"
+        print(f"{row}   {ours_ms / torch_ms:5.2f} {numpy_ms / torch_ms:5.2f}", flush=True)
 
 
 if __name__ == "__main__":

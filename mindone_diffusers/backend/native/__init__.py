@@ -26,10 +26,10 @@ from ...core.files import replaced_file
 from ...core.logging import get_logger
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
 
 # The entries of the CPU table that have a kernel.
-NAMES = ("attention", "geglu", "gelu", "group_norm", "interpolate_nearest", "layer_norm", "silu")
+NAMES = ("attention", "conv2d", "geglu", "gelu", "group_norm", "interpolate_nearest", "layer_norm", "silu")
 
 logger = get_logger(__name__)
 

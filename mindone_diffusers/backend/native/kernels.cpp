@@ -672,6 +672,221 @@ KERNEL(DoubleNearest) {
   return 0;
 }
 
+// Convolutions, 1x1 and 3x3 with a border of zeros, of few channels and large images
+//
+// Images are copied into planes with a border, where every tap of an output is at a constant distance: vectors run over whole planes, and
+// what they compute between the outputs is left out. A stride's gradient has zeros between its numbers there.
+
+namespace {
+
+struct Plane {
+  int64_t row, size;  // numbers in a row, and in a plane with room for a vector's end
+
+  Plane(int64_t height, int64_t width) : row(width), size(height * width + 5 * kLanes) {}
+
+  int64_t vectors(int64_t height, int64_t width, int64_t step) const {  // from the first to the last of so many outputs
+    return ((height - 1) * step * row + (width - 1) * step + kLanes) / kLanes;
+  }
+
+  // Copies images (height x width) to planes; image (y, x) goes to plane (start + y * step, start + x * step).
+  void copy(const float* from, float* to, int64_t count, int64_t height, int64_t width, int64_t start, int64_t step) const {
+    parallel(count, size, [=, *this](int64_t i) {
+      float* plane = to + i * size;
+      std::memset(plane, 0, size * sizeof(float));
+      for (int64_t y = 0; y < height; y++) {
+        const float* line = from + (i * height + y) * width;
+        float* out = plane + (start + y * step) * row + start;
+        if (step == 1) {
+          std::memcpy(out, line, width * sizeof(float));
+        } else {
+          for (int64_t x = 0; x < width; x++) out[x * step] = line[x];
+        }
+      }
+    });
+  }
+};
+
+// Memory of the calling thread, kept for the next call; null if there is none.
+float* scratch(int64_t count, int which) {
+  thread_local std::unique_ptr<float, decltype(&std::free)> memory[3] = {{nullptr, std::free}, {nullptr, std::free}, {nullptr, std::free}};
+  thread_local int64_t sizes[3] = {};
+  if (sizes[which] < count) {
+    memory[which].reset((float*)std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64));
+    sizes[which] = memory[which] ? count : 0;
+  }
+  return memory[which].get();
+}
+
+// kRows outputs, N vectors of pixels, K x K taps
+template <int K, int N>
+inline void convolve_tile(const float* x, Plane plane, int64_t channels, const float* weight, const float* bias, float* to) {
+  Full total[kRows][N];
+  for (int r = 0; r < kRows; r++) {
+    for (int n = 0; n < N; n++) total[r][n] = Full{} + bias[r];
+  }
+  for (int64_t c = 0; c < channels; c++, x += plane.size) {
+    for (int tap = 0; tap < K * K; tap++, weight += kRows) {
+      const float* from = x + tap / K * plane.row + tap % K;
+      Full pixels[N];
+      for (int n = 0; n < N; n++) pixels[n] = load<Full>(from + n * kLanes);
+      for (int r = 0; r < kRows; r++) {
+        for (int n = 0; n < N; n++) total[r][n] += weight[r] * pixels[n];
+      }
+    }
+  }
+  for (int r = 0; r < kRows; r++) {
+    for (int n = 0; n < N; n++) store(to + r * plane.size + n * kLanes, total[r][n]);
+  }
+}
+
+// Weights (outputs, channels, taps), packed for tiles: element (o, c, tap) is at o * o_step + c * c_step + tap, from the last tap if `turned`.
+struct Weights {
+  const float *values, *bias;
+  int64_t outputs, channels, o_step, c_step;
+  bool turned;
+};
+
+// out (batch, outputs, height, width): every `step`-th number of what the planes give.
+template <int K>
+int convolve(const float* planes, Plane plane, Weights w, float* out, int64_t batch, int64_t height, int64_t width, int64_t step) {
+  const int64_t blocks = (w.outputs + kRows - 1) / kRows, packed = (w.channels * K * K + 1) * kRows;
+  float* weights = scratch(blocks * packed, 1);
+  if (!weights) return 1;
+  for (int64_t o = 0; o < blocks * kRows; o++) {
+    float* to = weights + o / kRows * packed + o % kRows;
+    to[0] = o < w.outputs && w.bias ? w.bias[o] : 0.0f;
+    for (int64_t i = 0; i < w.channels * K * K; i++) {
+      const int64_t tap = w.turned ? K * K - 1 - i % (K * K) : i % (K * K);
+      to[(i + 1) * kRows] = o < w.outputs ? w.values[o * w.o_step + i / (K * K) * w.c_step + tap] : 0.0f;
+    }
+  }
+  std::atomic<bool> failed = false;
+  parallel(batch * blocks, plane.size * w.channels, [=, &failed](int64_t i) {
+    const int64_t image = i / blocks, block = i % blocks, vectors = plane.vectors(height, width, step);
+    const float *from = planes + image * w.channels * plane.size, *weight = weights + block * packed;
+    float* rows = scratch(kRows * plane.size, 2);
+    if (!rows) {
+      failed = true;
+      return;
+    }
+    int64_t v = 0;
+    for (; v + 3 <= vectors; v += 3) {
+      convolve_tile<K, 3>(from + v * kLanes, plane, w.channels, weight + kRows, weight, rows + v * kLanes);
+    }
+    for (; v < vectors; v++) convolve_tile<K, 1>(from + v * kLanes, plane, w.channels, weight + kRows, weight, rows + v * kLanes);
+    for (int64_t r = 0; r < std::min<int64_t>(kRows, w.outputs - block * kRows); r++) {
+      float* to = out + (image * w.outputs + block * kRows + r) * height * width;
+      for (int64_t y = 0; y < height; y++, to += width) {
+        const float* line = rows + r * plane.size + y * step * plane.row;
+        if (step == 1) {
+          std::memcpy(to, line, width * sizeof(float));
+        } else {
+          for (int64_t x = 0; x < width; x++) to[x] = line[x * step];
+        }
+      }
+    }
+  });
+  return failed;
+}
+
+constexpr int kPairs = kRows / 4;  // outputs at a time, times K x K taps
+
+// The part that some images have in the gradient of `count` outputs' weights for one channel; images are `x_step` and `dy_step` apart.
+template <int K>
+inline void correlate(const float* x, int64_t x_step, const float* dy, int64_t dy_step, int64_t images, Plane plane, int64_t vectors,
+                      int count, float* to, int64_t o_step) {
+  Full total[kPairs][K * K] = {};
+  for (int64_t image = 0; image < images; image++, x += x_step, dy += dy_step) {
+    for (int64_t v = 0; v < vectors; v++) {
+      Full slopes[kPairs];
+      for (int r = 0; r < kPairs; r++) slopes[r] = load<Full>(dy + std::min(r, count - 1) * plane.size + v * kLanes);
+      for (int tap = 0; tap < K * K; tap++) {
+        const Full pixels = load<Full>(x + v * kLanes + tap / K * plane.row + tap % K);
+        for (int r = 0; r < kPairs; r++) total[r][tap] += slopes[r] * pixels;
+      }
+    }
+  }
+  for (int r = 0; r < count; r++) {
+    for (int tap = 0; tap < K * K; tap++) to[r * o_step + tap] = sum(total[r][tap]);
+  }
+}
+
+// Gradients of weights (O, C, K, K) and bias (O,), from planes of the input and of the output's gradient. Images are added up in parts, and
+// these in order, whatever runs first.
+template <int K>
+int weight_gradient(const float* x, const float* dy, Plane plane, int64_t vectors, int64_t batch, int64_t channels, int64_t outputs,
+                    float* weight, float* bias) {
+  const int64_t size = outputs * channels * K * K, parts = std::min<int64_t>(batch, 4), pairs = (outputs + kPairs - 1) / kPairs;
+  float* sums = scratch(parts * (size + outputs), 2);
+  if (!sums) return 1;
+  parallel(parts * pairs, batch / parts * kPairs * channels * plane.size, [=](int64_t i) {
+    const int64_t part = i / pairs, o = i % pairs * kPairs, first = part * batch / parts, images = (part + 1) * batch / parts - first;
+    const int count = (int)std::min<int64_t>(kPairs, outputs - o);
+    float *weights = sums + part * (size + outputs), *biases = weights + size;
+    const float* slopes = dy + (first * outputs + o) * plane.size;
+    for (int64_t c = 0; c < channels; c++) {
+      const float* pixels = x + (first * channels + c) * plane.size;
+      correlate<K>(pixels, channels * plane.size, slopes, outputs * plane.size, images, plane, vectors, count,
+                   weights + (o * channels + c) * K * K, channels * K * K);
+    }
+    for (int r = 0; r < count; r++) {
+      Full total = {};
+      for (int64_t image = 0; image < images; image++) {
+        const float* line = slopes + (image * outputs + r) * plane.size;
+        for (int64_t v = 0; v < vectors; v++) total += load<Full>(line + v * kLanes);
+      }
+      biases[o + r] = sum(total);
+    }
+  });
+  for (int64_t i = 0; i < size + outputs; i++) {
+    float total = 0;
+    for (int64_t part = 0; part < parts; part++) total += sums[part * (size + outputs) + i];
+    (i < size ? weight[i] : bias[i - size]) = total;
+  }
+  return 0;
+}
+
+}  // namespace
+
+// (input (N, C, H, W), weight (O, C, K, K), bias (O,), stride, padding) -> (N, O, h, w)
+KERNEL(Conv) {
+  const int64_t batch = shapes[0][0], channels = shapes[0][1], height = shapes[0][2], width = shapes[0][3], kernel = shapes[1][2];
+  const int64_t stride = (int64_t) * (const float*)params[3], padding = (int64_t) * (const float*)params[4];
+  const Plane plane(height + 2 * padding, width + 2 * padding);
+  float* x = scratch(batch * channels * plane.size, 0);
+  if (!x) return 1;
+  plane.copy((const float*)params[0], x, batch * channels, height, width, padding, 1);
+  const Weights w = {(const float*)params[1], (const float*)params[2], shapes[1][0], channels, channels * kernel * kernel, kernel * kernel, false};
+  return (kernel == 1 ? convolve<1> : convolve<3>)(x, plane, w, (float*)params[5], batch, shapes[5][2], shapes[5][3], stride);
+}
+
+// (gradient of the output (N, O, h, w), weight (O, C, K, K), input, stride, padding) -> gradient of the input (N, C, H, W)
+KERNEL(ConvInputGrad) {
+  const int64_t batch = shapes[0][0], outputs = shapes[0][1], channels = shapes[1][1], kernel = shapes[1][2];
+  const int64_t stride = (int64_t) * (const float*)params[3], padding = (int64_t) * (const float*)params[4];
+  const int64_t height = shapes[5][2], width = shapes[5][3];
+  const Plane plane(height + kernel - 1, width + kernel - 1);
+  float* dy = scratch(batch * outputs * plane.size, 0);
+  if (!dy) return 1;
+  plane.copy((const float*)params[0], dy, batch * outputs, shapes[0][2], shapes[0][3], kernel - 1 - padding, stride);
+  const Weights w = {(const float*)params[1], nullptr, channels, outputs, kernel * kernel, channels * kernel * kernel, true};
+  return (kernel == 1 ? convolve<1> : convolve<3>)(dy, plane, w, (float*)params[5], batch, height, width, 1);
+}
+
+// (input (N, C, H, W), gradient of the output (N, O, h, w), weight (O, C, K, K), stride, padding) -> gradients of weight (O, C, K, K) and bias (O,)
+KERNEL(ConvWeightGrad) {
+  const int64_t batch = shapes[0][0], channels = shapes[0][1], height = shapes[0][2], width = shapes[0][3], outputs = shapes[1][1];
+  const int64_t stride = (int64_t) * (const float*)params[3], padding = (int64_t) * (const float*)params[4], kernel = shapes[2][2];
+  const Plane plane(height + 2 * padding, width + 2 * padding);
+  float *x = scratch(batch * channels * plane.size, 0), *dy = scratch(batch * outputs * plane.size, 1);
+  if (!x || !dy) return 1;
+  plane.copy((const float*)params[0], x, batch * channels, height, width, padding, 1);
+  plane.copy((const float*)params[1], dy, batch * outputs, shapes[1][2], shapes[1][3], 0, stride);
+  const int64_t vectors = plane.vectors(shapes[1][2], shapes[1][3], stride);
+  float *weight = (float*)params[5], *bias = (float*)params[6];
+  return (kernel == 1 ? weight_gradient<1> : weight_gradient<3>)(x, dy, plane, vectors, batch, channels, outputs, weight, bias);
+}
+
 // (query (B, N, S, D), key and value (B, M, T, D), scale, causal[, mask broadcastable to (B, N, S, T)]); M divides N
 KERNEL(Attention) {
   FlashAttention call;
@@ -690,4 +905,124 @@ KERNEL(Attention) {
     step *= shapes[5][axis];
   }
   return call.run();
+}
+
+// For NumPy arrays
+//
+// Called through ctypes, with plain arguments, on the caller's thread. See arrays.py.
+
+namespace {
+
+// Matsumoto & Nishimura's generator, laid out as NumPy's.
+struct MersenneTwister {
+  uint32_t key[624];
+  int position;
+
+  static uint32_t twist(uint32_t high, uint32_t low) {
+    return (((high & 0x80000000u) | (low & 0x7fffffffu)) >> 1) ^ (-(low & 1u) & 0x9908b0dfu);
+  }
+
+  void refill() {
+    for (int i = 0; i < 227; i++) key[i] = key[i + 397] ^ twist(key[i], key[i + 1]);
+    for (int i = 227; i < 623; i++) key[i] = key[i - 227] ^ twist(key[i], key[i + 1]);
+    key[623] = key[396] ^ twist(key[623], key[0]);
+    position = 0;
+  }
+
+  void draw(uint32_t* words, int64_t count) {
+    while (count > 0) {
+      if (position == 624) refill();
+      const int part = (int)std::min<int64_t>(count, 624 - position);
+      for (int i = 0; i < part; i++) {
+        uint32_t word = key[position + i];
+        word ^= word >> 11;
+        word ^= (word << 7) & 0x9d2c5680u;
+        word ^= (word << 15) & 0xefc60000u;
+        words[i] = word ^ (word >> 18);
+      }
+      position += part, words += part, count -= part;
+    }
+  }
+};
+
+float as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+uint32_t as_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+template <int N>
+float polynomial(float x, const float (&coefficients)[N]) {
+  float result = coefficients[0];
+  for (int i = 1; i < N; i++) result = std::fma(result, x, coefficients[i]);
+  return result;
+}
+
+constexpr float LOG[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,  -1.2420140846e-1f, 1.4249322787e-1f,
+                         -1.6668057665e-1f, 2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
+constexpr float COSINE[] = {2.443315711809948e-5f, -1.388731625493765e-3f, 4.166664568298827e-2f};
+constexpr float SINE[] = {-1.9515295891e-4f, 8.3321608736e-3f, -1.6666654611e-1f};
+
+// Cephes' logf of a normal number, with the multiply-adds of core/mt19937.py.
+float cephes_log(float x) {
+  const uint32_t bits = as_bits(x);
+  const float mantissa = as_float((bits & 0x007fffffu) | 0x3f000000u);
+  const uint32_t low = -(uint32_t)(mantissa < 0.70710678118654752440f);  // all bits or none: branches would not be vectorized
+  const float exponent = (float)((int32_t)(bits >> 23) - 126 + (int32_t)low);
+  x = mantissa - 1.0f + as_float(as_bits(mantissa) & low);
+  const float square = x * x;
+  float tail = x * polynomial(x, LOG);
+  tail = std::fma(tail, square, exponent * -2.12194440e-4f);
+  return std::fma(exponent, 0.693359375f, x + std::fma(square, -0.5f, tail));
+}
+
+// Cephes' sinf and cosf of x >= 0, likewise.
+void cephes_sincos(float x, float& sine, float& cosine) {
+  const int32_t octant = ((int32_t)(x * 1.27323954473516268615f) + 1) & ~1;
+  const float part = (float)octant;
+  x = std::fma(part, -0.78515625f, x);
+  x = std::fma(part, -2.4187564849853515625e-4f, x);
+  x = std::fma(part, -3.77489497744594108e-8f, x);
+  const float square = x * x;
+  float even = square * polynomial(square, COSINE);
+  even = std::fma(even, square, square * -0.5f) + 1.0f;
+  const float odd = std::fma(square * polynomial(square, SINE), x, x);
+  const uint32_t exchanged = -(uint32_t)(octant >> 1 & 1), difference = (as_bits(even) ^ as_bits(odd)) & exchanged;
+  sine = as_float(as_bits(odd) ^ difference ^ (uint32_t)(octant & 4) << 29);  // 4 << 29 is the sign's bit
+  cosine = as_float(as_bits(even) ^ difference ^ (uint32_t)(~(octant - 2) & 4) << 29);
+}
+
+}  // namespace
+
+// Standard normal numbers by Box and Muller's formula, 8 cosines and 8 sines of each 16 words; `length` is a multiple of 16.
+extern "C" void standard_normal(MersenneTwister* generator, float* output, int64_t length) {
+  constexpr int64_t PART = 1024;
+  uint32_t words[PART], first[PART / 2], second[PART / 2];
+  float cosines[PART / 2], sines[PART / 2];
+  for (int64_t start = 0; start < length; start += PART) {
+    const int64_t count = std::min(PART, length - start);
+    generator->draw(words, count);
+    for (int64_t block = 0; block < count; block += 16) {
+      std::memcpy(first + block / 2, words + block, 8 * sizeof(uint32_t));
+      std::memcpy(second + block / 2, words + block + 8, 8 * sizeof(uint32_t));
+    }
+    for (int64_t i = 0; i < count / 2; i++) {
+      const float u1 = (float)(int32_t)(first[i] & 0xffffffu) * 0x1p-24f, u2 = (float)(int32_t)(second[i] & 0xffffffu) * 0x1p-24f;
+      const float radius = std::sqrt(-2.0f * cephes_log(1.0f - u1));
+      float sine, cosine;
+      cephes_sincos(6.28318530717958647693f * u2, sine, cosine);
+      cosines[i] = radius * cosine;
+      sines[i] = radius * sine;
+    }
+    for (int64_t block = 0; block < count; block += 16) {
+      std::memcpy(output + start + block, cosines + block / 2, 8 * sizeof(float));
+      std::memcpy(output + start + block + 8, sines + block / 2, 8 * sizeof(float));
+    }
+  }
 }
