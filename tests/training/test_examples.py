@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from mindone_diffusers import DDPMPipeline
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 UNET = {
@@ -21,15 +23,22 @@ UNET = {
 }  # fmt: skip
 
 
-def run_example(script: str, **options) -> str:
-    """Run `examples/SCRIPT` with these options (True for a flag); what it printed. An error of it is a failure that shows its output."""
+def start_example(script: str, **options) -> subprocess.Popen:
+    """Start `examples/SCRIPT` with these options (True for a flag)."""
     command = [sys.executable, str(ROOT / "examples" / script)]
     for name, value in options.items():
         command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run_example(script: str, **options) -> str:
+    """Run it to its end; what it printed. An error of it is a failure that shows its output."""
+    process = start_example(script, **options)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
 
 
 def make_inputs(folder: Path) -> dict[str, object]:
@@ -77,3 +86,38 @@ def test_unconditional_and_resumed(tmp_path) -> None:
     for file in files:
         assert (killed / file).read_bytes() == (straight / file).read_bytes(), file
     assert (killed / files[0]).read_bytes() != (straight / "checkpoint-2/state.safetensors").read_bytes()
+
+
+TEXT_TO_IMAGE = "text_to_image/train_text_to_image.py"
+
+
+@pytest.mark.slow
+def test_text_to_image_killed_and_resumed(tmp_path) -> None:
+    model, images = write_tiny_checkpoint(tmp_path / "model"), tmp_path / "images"
+    images.mkdir()
+    captions = []
+    for index, color in enumerate(["red", "green", "blue", "white"]):
+        Image.new("RGB", (32, 32), color).save(images / f"{index}.png")
+        captions.append(json.dumps({"file_name": f"{index}.png", "text": f"a {color} picture"}))
+    (images / "metadata.jsonl").write_text("\n".join(captions))
+    options = {
+        "pretrained_model_name_or_path": model, "train_data_dir": images, "resolution": 32, "train_batch_size": 2, "max_train_steps": 60,
+        "learning_rate": 1e-3, "lr_scheduler": "cosine", "use_ema": True, "train_text_encoder": True, "proportion_empty_prompts": 0.2,
+        "cache_latents": True, "checkpointing_steps": 10, "checkpoints_total_limit": 2, "logging_steps": 5,
+    }  # fmt: skip
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert f"the model is in {straight}" in run_example(TEXT_TO_IMAGE, output_dir=straight, **options)
+
+    process = start_example(TEXT_TO_IMAGE, output_dir=killed, **options)
+    while not (killed / "checkpoint-10").is_dir():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9 and not (killed / "model_index.json").exists()
+    run_example(TEXT_TO_IMAGE, output_dir=killed, resume_from_checkpoint="latest", **options)
+    files = ["checkpoint-60/state.safetensors", "checkpoint-60/ema.safetensors", "unet/diffusion_pytorch_model.safetensors"]
+    for file in [*files, "text_encoder/model.safetensors"]:
+        assert (killed / file).read_bytes() == (straight / file).read_bytes(), file
+    for part in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        assert (straight / part).read_bytes() != (model / part).read_bytes(), "trained"
+    assert (killed / "loss.csv").read_text() == (straight / "loss.csv").read_text()
