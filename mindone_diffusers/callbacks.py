@@ -40,6 +40,11 @@ class PipelineCallback(ConfigMixin):
     def callback_fn(self, pipeline: Any, step_index: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError(f"{type(self).__name__} does not define `callback_fn`")
 
+    def is_cutoff(self, pipeline: Any, step_index: int) -> bool:
+        """Whether this is the chosen step."""
+        cutoff = self.config.cutoff_step_index
+        return step_index == (int(pipeline.num_timesteps * self.config.cutoff_step_ratio) if cutoff is None else cutoff)
+
     def __call__(self, pipeline: Any, step_index: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
         return self.callback_fn(pipeline, step_index, timestep, callback_kwargs)
 
@@ -63,16 +68,13 @@ class MultiPipelineCallbacks:
 class SDCFGCutoffCallback(PipelineCallback):
     """Switches classifier-free guidance off from the chosen step on, by setting the pipeline's guidance scale to 0.
 
-    Of the embeddings only the last prompt's are kept: it is for one prompt and one image at a time.
+    Of each tensor only the last row is kept: it is for one prompt and one image at a time.
     """
 
     tensor_inputs = ["prompt_embeds"]
 
     def callback_fn(self, pipeline: Any, step_index: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
-        cutoff = self.config.cutoff_step_index
-        if cutoff is None:
-            cutoff = int(pipeline.num_timesteps * self.config.cutoff_step_ratio)
-        if step_index == cutoff:
+        if self.is_cutoff(pipeline, step_index):
             pipeline._guidance_scale = 0.0
             callback_kwargs |= {name: callback_kwargs[name][-1:] for name in self.tensor_inputs}
         return callback_kwargs
@@ -82,3 +84,26 @@ class SDXLCFGCutoffCallback(SDCFGCutoffCallback):
     """The same for Stable Diffusion XL."""
 
     tensor_inputs = ["prompt_embeds", "add_text_embeds", "add_time_ids"]
+
+
+class SDXLControlnetCFGCutoffCallback(SDCFGCutoffCallback):
+    """The same for Stable Diffusion XL with a ControlNet, whose image is there twice."""
+
+    tensor_inputs = ["prompt_embeds", "add_text_embeds", "add_time_ids", "image"]
+
+
+class SD3CFGCutoffCallback(SDCFGCutoffCallback):
+    """The same for Stable Diffusion 3."""
+
+    tensor_inputs = ["prompt_embeds", "pooled_prompt_embeds"]
+
+
+class IPAdapterScaleCutoffCallback(PipelineCallback):
+    """Switches the IP-Adapters off from the chosen step on, with `pipeline.set_ip_adapter_scale(0.0)`."""
+
+    tensor_inputs: list[str] = []
+
+    def callback_fn(self, pipeline: Any, step_index: int, timestep: Any, callback_kwargs: dict[str, Any]) -> dict[str, Any]:
+        if self.is_cutoff(pipeline, step_index):
+            pipeline.set_ip_adapter_scale(0.0)
+        return callback_kwargs

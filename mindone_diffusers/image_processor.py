@@ -1,8 +1,9 @@
-"""`VaeImageProcessor`: user's images to tensors in [-1, 1], and a VAE's tensors to images.
+"""`VaeImageProcessor`: user's images to tensors in [-1, 1], and a VAE's tensors to images; `IPAdapterMaskProcessor`: their masks.
 
 Preparing images is host work: it is done in NumPy and Pillow, and the result goes to the device once.
 """
 
+import math
 import warnings
 from typing import Any
 
@@ -362,6 +363,60 @@ class VaeImageProcessor(ConfigMixin):
         if not any(do_denormalize):
             return images
         return F.stack([self.denormalize(image) if chosen else image for image, chosen in zip(images, do_denormalize)], 0)
+
+
+class IPAdapterMaskProcessor(VaeImageProcessor):
+    """Prepares masks of where the images of an IP-Adapter act, as (masks, 1, height, width) of 0 and 1. The arguments are
+    `VaeImageProcessor`'s."""
+
+    @register_to_config
+    def __init__(
+        self,
+        do_resize: bool = True,
+        vae_scale_factor: int = 8,
+        resample: str = "lanczos",
+        do_normalize: bool = False,
+        do_binarize: bool = True,
+        do_convert_grayscale: bool = True,
+    ):
+        super().__init__(
+            do_resize=do_resize,
+            vae_scale_factor=vae_scale_factor,
+            resample=resample,
+            do_normalize=do_normalize,
+            do_binarize=do_binarize,
+            do_convert_grayscale=do_convert_grayscale,
+        )
+
+    @staticmethod
+    def downsample(mask: Tensor, batch_size: int, num_queries: int, value_embed_dim: int) -> Tensor:
+        """Masks as factors of an attention's output.
+
+        Args:
+            mask: (masks, height, width), of the generated image's aspect ratio. With another one, zeros may follow at the end.
+            batch_size: of the output; fewer masks are repeated so many times.
+            num_queries: of the attention: pixels of a map of some height and width.
+            value_embed_dim: channels of the output.
+
+        Returns:
+            (masks or masks * batch_size, num_queries, value_embed_dim), not clipped: the cubic interpolation goes beyond 0 and 1.
+        """
+        height, width = mask.shape[1:]
+        rows = int(math.sqrt(num_queries / (width / height)))
+        rows += num_queries % rows != 0
+        columns = num_queries // rows
+        small = F.interpolate(mask.expand_dims(0), size=(rows, columns), mode="bicubic")[0].reshape((mask.shape[0], rows * columns))
+        if small.shape[0] < batch_size:
+            small = small.tile((batch_size, 1))
+        if rows * columns < num_queries:
+            warnings.warn(
+                f"a mask of {height} x {width} does not fit an attention map of {num_queries} pixels and leaves its last ones out: make "
+                "masks of the image's aspect ratio",
+                UserWarning,
+                stacklevel=2,
+            )
+            small = F.pad(small, (0, num_queries - rows * columns))
+        return small.expand_dims(-1).tile((1, 1, value_embed_dim))
 
 
 def _channels_first(images: np.ndarray) -> np.ndarray:

@@ -149,6 +149,8 @@ CASES = [
     case("avg_pool2d", X2, kernel_size=2, stride=2),
     case("avg_pool2d", X2, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0)),
     case("avg_pool2d", X2, kernel_size=3, stride=1, padding=1),
+    case("avg_pool2d", X2, kernel_size=2, ceil_mode=True),
+    case("avg_pool2d", X2, kernel_size=(3, 4), stride=2, ceil_mode=True),
     case("max_pool2d", X2, kernel_size=2),
     case("max_pool2d", X2, kernel_size=3, stride=2, padding=1),
     case("max_pool2d", X2, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0)),

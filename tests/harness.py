@@ -15,9 +15,17 @@ A case is data (see `tests/cases/`):
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A generator that both frameworks make from the same seed, PyTorch's on the CPU."""
+
+    value: int
 
 
 def rng_for(name: str) -> np.random.Generator:
@@ -44,7 +52,7 @@ def make_state(parameters: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarra
 
 def make_input(name: str, spec: Any) -> Any:
     """An input by its name and specification: a shape (float32, standard normal), ("int", shape, high), ("uniform", shape),
-    ("bool", shape), ("array", nested lists), a dictionary or list of specifications, or a plain value."""
+    ("bool", shape), ("array", nested lists), ("seed", number), a dictionary or list of specifications, or a plain value."""
     if isinstance(spec, dict):
         return {key: make_input(f"{name}.{key}", value) for key, value in spec.items()}
     if isinstance(spec, list):
@@ -61,6 +69,8 @@ def make_input(name: str, spec: Any) -> Any:
             return rng.random(rest[0]).astype(np.float32)
         if kind == "bool":
             return rng.random(rest[0]) < 0.7
+        if kind == "seed":
+            return Seed(rest[0])
         if kind == "array":
             array = np.array(rest[0])
             return array.astype(np.float32) if array.dtype == np.float64 else array
@@ -72,8 +82,8 @@ def make_inputs(case: Mapping[str, Any]) -> dict[str, Any]:
     return {name: make_input(name, spec) for name, spec in case["inputs"].items()}
 
 
-def calls(case: Mapping[str, Any], convert: Callable[[np.ndarray], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The case's calls with their arguments, whose arrays are converted to the framework's tensors."""
+def calls(case: Mapping[str, Any], convert: Callable[[np.ndarray | Seed], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The case's calls with their arguments, whose arrays and seeds are converted to the framework's tensors and generators."""
     inputs = map_arrays(convert, make_inputs(case))
     for call in case.get("calls", ("__call__",)):
         names = case.get("arguments", {}).get(call, inputs)
@@ -81,8 +91,8 @@ def calls(case: Mapping[str, Any], convert: Callable[[np.ndarray], Any]) -> Iter
 
 
 def map_arrays(convert, value: Any) -> Any:
-    """Apply `convert` to every NumPy array in nested dictionaries, lists and tuples."""
-    if isinstance(value, np.ndarray):
+    """Apply `convert` to every NumPy array and seed in nested dictionaries, lists and tuples."""
+    if isinstance(value, (np.ndarray, Seed)):
         return convert(value)
     if isinstance(value, dict):
         return {key: map_arrays(convert, item) for key, item in value.items()}

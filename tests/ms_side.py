@@ -22,7 +22,9 @@ def build(case: Mapping[str, Any], dtype=None):
 def run(model, case: Mapping[str, Any], dtype=None) -> dict[str, dict[str, np.ndarray]]:
     """Outputs of the case's calls: {"call": {"field": array}}. Floating inputs are cast to `dtype`."""
 
-    def to_tensor(array: np.ndarray) -> ms.Tensor:
+    def to_tensor(array: np.ndarray | harness.Seed) -> Any:
+        if isinstance(array, harness.Seed):
+            return mindone_diffusers.Generator().manual_seed(array.value)
         tensor = ms.Tensor(array)
         return tensor.astype(dtype) if dtype is not None and array.dtype == np.float32 else tensor
 

@@ -38,7 +38,13 @@ def build(case: Mapping[str, Any], device: str = "cpu") -> torch.nn.Module:
 def run(model: torch.nn.Module, case: Mapping[str, Any], device: str = "cpu") -> dict[str, dict[str, np.ndarray]]:
     """Outputs of the case's calls: {"call": {"field": array}}."""
     to_numpy = lambda tensor: tensor.float().cpu().numpy()  # noqa: E731
+
+    def to_tensor(array: np.ndarray | harness.Seed) -> torch.Tensor | torch.Generator:
+        if isinstance(array, harness.Seed):
+            return torch.Generator().manual_seed(array.value)
+        return torch.from_numpy(array).to(device)
+
     outputs = {}
-    for call, arguments in harness.calls(case, lambda array: torch.from_numpy(array).to(device)):
+    for call, arguments in harness.calls(case, to_tensor):
         outputs[call] = harness.flatten_output(getattr(model, call)(**arguments), to_numpy)
     return outputs

@@ -57,7 +57,8 @@ def upstream_class(name: str) -> type | None:
 
 
 def describe(value: object) -> str:
-    return "(required)" if value is inspect.Parameter.empty else repr(value)
+    """A default as text; our tuples are upstream's lists."""
+    return "(required)" if value is inspect.Parameter.empty else repr(tuple(value) if isinstance(value, list) else value)
 
 
 def differences(ours: dict[str, object], theirs: dict[str, object]) -> list[str]:

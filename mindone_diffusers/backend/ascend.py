@@ -118,8 +118,8 @@ def interpolate(input, size, scale_factor, mode, align_corners):
     return F.interpolate(input, size, scale_factor, mode, None if mode == "nearest" else align_corners)
 
 
-def avg_pool2d(input, kernel_size, stride, padding):
-    return F.avg_pool2d(input, kernel_size, stride, padding)
+def avg_pool2d(input, kernel_size, stride, padding, ceil_mode):
+    return F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode)
 
 
 def max_pool2d(input, kernel_size, stride, padding):

@@ -209,11 +209,11 @@ def interpolate(input, size, scale_factor, mode, align_corners):
     return output.astype(input.dtype)
 
 
-def avg_pool2d(input, kernel_size, stride, padding):
+def avg_pool2d(input, kernel_size, stride, padding, ceil_mode):
     rows, columns = padding
     if rows or columns:
         input = ops.pad(input, (columns, columns, rows, rows))
-    return ops.avg_pool2d(input, kernel_size, stride)
+    return ops.avg_pool2d(input, kernel_size, stride, ceil_mode=ceil_mode)
 
 
 def max_pool2d(input, kernel_size, stride, padding):

@@ -53,11 +53,18 @@ class ModelMixin(nn.Module):
         return super().parameters_and_names(name_prefix, expand)
 
     def fill_parameters(self, seed: int | None = None) -> None:
-        """Draw every parameter from its default distribution, which is torch's for each layer."""
+        """Draw every parameter from its default distribution, which is torch's for each layer.
+
+        Models that had their values before this one was built around them keep them.
+        """
+        rng, kept = np.random.default_rng(seed), set()
+        if not self._filled:
+            filled = [module for module in self.modules() if isinstance(module, ModelMixin) and module._filled]
+            kept = {id(parameter) for model in filled for parameter in model._unfilled_parameters().values()}
         self._mark_filled()
-        rng = np.random.default_rng(seed)
         for parameter in self._unfilled_parameters().values():
-            nn.initialize(parameter, rng)
+            if id(parameter) not in kept:
+                nn.initialize(parameter, rng)
 
     def _mark_filled(self) -> None:
         """The parameters have their values: this model's, which are also those of the models inside it."""
@@ -146,6 +153,20 @@ class ModelMixin(nn.Module):
         return self.to(ms.bfloat16)
 
     # Running
+
+    def _check_input(self, name: str, x: ms.Tensor, channels: int, least: int = 1, multiple: int = 1) -> None:
+        """Raises TypeError and ValueError unless `x` is (batch, channels, height, width), of the model's dtype, height and width at least
+        `least` and multiples of `multiple`."""
+        if not isinstance(x, ms.Tensor):
+            raise TypeError(f"{name} is a {type(x).__name__}; expected a mindspore.Tensor (batch, {channels}, height, width).")
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"{name} has the shape {x.shape}; expected (batch, {channels}, height, width).")
+        if min(x.shape[2:]) < least:
+            raise ValueError(f"{name} is {x.shape[2]} x {x.shape[3]}; expected a height and a width of at least {least}.")
+        if x.shape[2] % multiple or x.shape[3] % multiple:
+            raise ValueError(f"{name} is {x.shape[2]} x {x.shape[3]}; expected multiples of {multiple}: resize or pad the images.")
+        if x.dtype != self.dtype:
+            raise TypeError(f"{name} is {x.dtype}, but the model is {self.dtype}: cast one of them, e.g. with {name}.astype(model.dtype).")
 
     def _run(self, core: str, *args: Any) -> tuple:
         """Run the tensor core named `core`: compiled in graph mode, else eagerly."""

@@ -198,9 +198,10 @@ def interpolate(
     return table.interpolate(input, sizes, scales, mode, bool(align_corners))
 
 
-def avg_pool2d(input, kernel_size, stride=None, padding=0) -> Tensor:
+def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode: bool = False) -> Tensor:
+    """Averages of windows; with `ceil_mode` also of those that the border cuts."""
     kernel = _tuple(kernel_size, 2)
-    return table.avg_pool2d(input, kernel, kernel if stride is None else _tuple(stride, 2), _tuple(padding, 2))
+    return table.avg_pool2d(input, kernel, kernel if stride is None else _tuple(stride, 2), _tuple(padding, 2), ceil_mode)
 
 
 def max_pool2d(input, kernel_size, stride=None, padding=0) -> Tensor:

@@ -37,7 +37,8 @@ def _zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.zeros(shape, np.float32)
 
 
-def _ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def ones_init(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """An `Initializer`: ones."""
     return np.ones(shape, np.float32)
 
 
@@ -240,7 +241,7 @@ class GroupNorm(Module):
         super().__init__()
         self.num_groups = num_groups
         self.eps = eps
-        self.weight = Parameter((num_channels,), _ones) if affine else None
+        self.weight = Parameter((num_channels,), ones_init) if affine else None
         self.bias = Parameter((num_channels,), _zeros) if affine else None
 
     def construct(self, input: Tensor) -> Tensor:
@@ -252,7 +253,7 @@ class LayerNorm(Module):
         super().__init__()
         self.normalized_shape = F._tuple(normalized_shape, 1)
         self.eps = eps
-        self.weight = Parameter(self.normalized_shape, _ones) if elementwise_affine else None
+        self.weight = Parameter(self.normalized_shape, ones_init) if elementwise_affine else None
         self.bias = Parameter(self.normalized_shape, _zeros) if elementwise_affine and bias else None
 
     def construct(self, input: Tensor) -> Tensor:
@@ -264,7 +265,7 @@ class RMSNorm(Module):
         super().__init__()
         self.normalized_shape = F._tuple(normalized_shape, 1)
         self.eps = eps
-        self.weight = Parameter(self.normalized_shape, _ones) if elementwise_affine else None
+        self.weight = Parameter(self.normalized_shape, ones_init) if elementwise_affine else None
 
     def construct(self, input: Tensor) -> Tensor:
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
@@ -276,10 +277,10 @@ class BatchNorm2d(Module):
     def __init__(self, num_features: int, eps: float = 1e-5):
         super().__init__()
         self.eps = eps
-        self.weight = Parameter((num_features,), _ones)
+        self.weight = Parameter((num_features,), ones_init)
         self.bias = Parameter((num_features,), _zeros)
         self.running_mean = Parameter((num_features,), _zeros, requires_grad=False)
-        self.running_var = Parameter((num_features,), _ones, requires_grad=False)
+        self.running_var = Parameter((num_features,), ones_init, requires_grad=False)
 
     def construct(self, input: Tensor) -> Tensor:
         return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
@@ -338,12 +339,12 @@ class Tanh(Module):
 
 
 class AvgPool2d(Module):
-    def __init__(self, kernel_size, stride=None, padding=0):
+    def __init__(self, kernel_size, stride=None, padding=0, ceil_mode: bool = False):
         super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.kernel_size, self.stride, self.padding, self.ceil_mode = kernel_size, stride, padding, ceil_mode
 
     def construct(self, input: Tensor) -> Tensor:
-        return F.avg_pool2d(input, self.kernel_size, self.stride, self.padding)
+        return F.avg_pool2d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode)
 
 
 class Upsample(Module):

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BASELINE = Path(__file__).with_name("ascend_operators.json")
-TABLES = ("autoencoders", "text_encoders", "unet", "unet_2d")
+TABLES = ("adapters", "autoencoders", "text_encoders", "unet", "unet_2d")
 
 
 class Captured(Exception):
@@ -44,7 +44,12 @@ class Decode(Construct):
         return self.model._decode(*inputs)
 
 
-CORES = {"construct": Construct, "_encode": Encode, "_decode": Decode}
+class Denoise(Construct):
+    def construct(self, *inputs):
+        return self.model._denoise(*inputs)
+
+
+CORES = {"construct": Construct, "_encode": Encode, "_decode": Decode, "_denoise": Denoise}
 
 
 def lower_case(case) -> tuple[dict[str, int], list[str]]:
@@ -64,7 +69,9 @@ def lower_case(case) -> tuple[dict[str, int], list[str]]:
 
     model._run = capture
 
-    def to_tensor(array: np.ndarray) -> ms.Tensor:
+    def to_tensor(array: np.ndarray | harness.Seed) -> ms.Tensor | np.random.Generator:
+        if isinstance(array, harness.Seed):
+            return np.random.default_rng(array.value)
         return ms.Tensor(array, ms.float16 if array.dtype == np.float32 else None)
 
     counts, found = {}, []

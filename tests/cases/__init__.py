@@ -1,6 +1,7 @@
 """Tables of reference cases: name of the table to the module whose `CASES` (or `record(device)`) makes its reference file."""
 
 TABLES = {
+    "adapters": "tests.cases.adapters",
     "autoencoders": "tests.cases.autoencoders",
     "schedulers": "tests.schedulers.recording",
     "schedulers_discrete": "tests.schedulers.recording_discrete",

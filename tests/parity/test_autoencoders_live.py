@@ -1,4 +1,4 @@
-"""AutoencoderKL and AutoencoderTiny next to PyTorch diffusers, on full tensors."""
+"""The autoencoders of images next to PyTorch diffusers, on full tensors."""
 
 import mindspore as ms
 import numpy as np
@@ -61,7 +61,7 @@ def test_float16(name):
     check_case(name, 2e-2, ms.float16)
 
 
-@pytest.mark.parametrize("name", ["kl", "tiny"])
+@pytest.mark.parametrize("name", ["kl", "tiny", "asym", "consistency"])
 def test_configs_agree(name):
     ours, theirs = both(CASES[name])
     config = dict(theirs.config)
@@ -328,7 +328,7 @@ def test_bad_sizes():
         ms_side.build(KL).encode(ms.Tensor(np.zeros((1, 3, 1, 8), np.float32)))
     model = ms_side.build(TINY)
     model.enable_tiling()
-    with pytest.raises(ValueError, match="x is 20 x 16; tiling expects multiples of 8"):
+    with pytest.raises(ValueError, match="x is 20 x 16; expected multiples of 8"):
         model.encode(ms.Tensor(np.zeros((1, 3, 20, 16), np.float32)))
 
 
@@ -343,6 +343,10 @@ def test_bad_sizes():
         ("tiny", {"num_encoder_blocks": (1, 2)}, "encoder_block_out_channels has 4 entries, num_encoder_blocks has 2"),
         ("tiny", {"num_decoder_blocks": (1, 2)}, "decoder_block_out_channels has 4 entries, num_decoder_blocks has 2"),
         ("tiny", {"act_fn": "tanh"}, "tanh"),
+        ("asym", {"down_block_types": ("DownEncoderBlock2D",)}, "down_block_types has 1 entries, block_out_channels has 2"),
+        ("asym", {"up_block_types": ("UpDecoderBlock2D",) * 3}, "up_block_types has 3 entries, block_out_channels has 2"),
+        ("consistency", {"encoder_down_block_types": ("DownEncoderBlock2D",)}, "down_block_types has 1 entries, block_out_channels has 2"),
+        ("consistency", {"decoder_time_embedding_type": "none"}, "Unknown time_embedding_type 'none'"),
     ],
 )
 def test_bad_configs(name, change, message):
@@ -359,3 +363,149 @@ def test_files_of_both_libraries(name, tmp_path):
     with torch.no_grad():
         close(type(ours).from_pretrained(tmp_path / "theirs")(x).sample, theirs(y).sample)
         close(ours(x).sample, type(theirs).from_pretrained(tmp_path / "ours")(y).sample)
+
+
+# AsymmetricAutoencoderKL
+
+
+def test_asymmetric_files_and_draws(tmp_path):
+    from mindone_diffusers import Generator
+
+    ours, theirs = both(CASES["asym"])
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours.save_pretrained(tmp_path / "ours")
+    (x, y), (mask, mask_) = images("x", (1, 3, 16, 16)), images("mask", ("bool", (1, 1, 16, 16)))
+    mask, mask_ = mask.astype(ms.float32), mask_.float()
+    with torch.no_grad():
+        theirs_read = type(theirs).from_pretrained(tmp_path / "ours")
+        expected = theirs_read(y, mask_, sample_posterior=True, generator=torch.Generator().manual_seed(5)).sample
+        (kept,) = theirs(y, mask_, return_dict=False)
+    read = type(ours).from_pretrained(tmp_path / "theirs")
+    for model in (ours, read):
+        close(model(x, mask, sample_posterior=True, generator=Generator().manual_seed(5)).sample, expected)
+        close(model(x, mask, False, False)[0], kept)
+        close(model.construct(x, mask)[0], kept)
+
+
+def test_asymmetric_half_precision_takes_float32_images():
+    model, (z, _) = ms_side.build(CASES["asym"], ms.float16), images("z", (1, 4, 8, 8))
+    z, image, mask = z.astype(ms.float16), images("x", (1, 3, 16, 16))[0], images("mask", ("uniform", (1, 1, 16, 16)))[0]
+    sample = model.decode(z, image=image, mask=mask).sample
+    assert sample.dtype == ms.float16
+    np.testing.assert_array_equal(sample.asnumpy(), model.decode(z, None, image.astype(ms.float16), mask.astype(ms.float16))[0].asnumpy())
+
+
+@pytest.mark.parametrize(
+    "image, mask, message",
+    [
+        ((2, 3, 16, 16), (1, 1, 16, 16), r"image has the shape \(2, 3, 16, 16\); expected \(1, 3, 16, 16\)"),
+        ((1, 3, 16, 14), (1, 1, 16, 14), r"image has the shape \(1, 3, 16, 14\); expected \(1, 3, 16, 16\)"),
+        ((1, 4, 16, 16), (1, 1, 16, 16), r"image has the shape \(1, 4, 16, 16\); expected \(1, 3, 16, 16\)"),
+        ((1, 3, 16, 16), (1, 1, 8, 8), r"mask has the shape \(1, 1, 8, 8\); expected \(1 or 1, 1, 16, 16\)"),
+        ((1, 3, 16, 16), (1, 3, 16, 16), r"mask has the shape \(1, 3, 16, 16\); expected \(1 or 1, 1, 16, 16\)"),
+    ],
+)
+def test_asymmetric_bad_conditions(image, mask, message):
+    model, z = ms_side.build(CASES["asym"]), images("z", (1, 4, 8, 8))[0]
+    with pytest.raises(ValueError, match=message):
+        model.decode(z, image=images("x", image)[0], mask=images("mask", mask)[0])
+
+
+@pytest.mark.parametrize("widths", [(8, 16, 8), (16, 8), (8, 12, 16), (4, 8, 16, 16, 16), (4, 64, 64)])
+def test_asymmetric_decoders_that_take_no_mask(widths):
+    """Neither do upstream's, which raise a KeyError."""
+    case = {
+        "class": "AsymmetricAutoencoderKL",
+        "config": {"up_block_types": ("UpDecoderBlock2D",) * len(widths), "up_block_out_channels": widths, "down_block_out_channels": (8,),
+                   "norm_num_groups": 4},
+    }  # fmt: skip
+    ours, theirs = both(case)
+    size = 4 * 2 ** (len(widths) - 1)
+    (z, z_), (x, x_), (mask, mask_) = (
+        images("z", (1, 4, 4, 4)),
+        images("x", (1, 3, size, size)),
+        images("m", ("uniform", (1, 1, size, size))),
+    )
+    with torch.no_grad():
+        close(ours.decode(z).sample, theirs.decode(z_).sample)
+        with pytest.raises(KeyError):
+            theirs.decode(z_, image=x_, mask=mask_)
+    with pytest.raises(ValueError, match="leave out image and mask"):
+        ours.decode(z, image=x, mask=mask)
+
+
+def test_asymmetric_has_no_tiling_and_no_slicing():
+    ours, theirs = both(CASES["asym"])
+    for model in (ours, theirs):
+        with pytest.raises(NotImplementedError, match="[Tt]iling"):
+            model.enable_tiling()
+        with pytest.raises(NotImplementedError, match="[Ss]licing"):
+            model.enable_slicing()
+    ours.disable_tiling()
+    with pytest.raises(NotImplementedError, match="has no tiling"):
+        ours.enable_tiling()
+
+
+# ConsistencyDecoderVAE
+
+
+def test_consistency_decoder_files_and_generators(tmp_path):
+    from mindone_diffusers import Generator
+
+    ours, theirs = both(CASES["consistency"])
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours.save_pretrained(tmp_path / "ours")
+    (x, y), (z, w) = images("x", (2, 3, 16, 12)), images("z", (2, 4, 8, 6))
+    with torch.no_grad():
+        read_there = type(theirs).from_pretrained(tmp_path / "ours")
+        drawn = read_there(y, True, generator=torch.Generator().manual_seed(1)).sample
+        decoded = theirs.decode(w, [torch.Generator().manual_seed(seed) for seed in (1, 2)], return_dict=False)[0]
+    for model in (ours, type(ours).from_pretrained(tmp_path / "theirs")):
+        close(model(x, True, generator=Generator().manual_seed(1)).sample, drawn)
+        close(model.decode(z, [Generator().manual_seed(seed) for seed in (1, 2)], return_dict=False)[0], decoded)
+    assert ours.decode(z).sample.shape == (2, 3, 16, 12)
+
+
+@pytest.mark.parametrize("slicing", [False, True])
+def test_consistency_encoder_tiling_and_slicing(slicing):
+    ours, theirs = both(CASES["consistency"])
+    for name in ("tile_sample_min_size", "tile_latent_min_size", "tile_overlap_factor", "use_tiling", "use_slicing"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    x, y = images("x", (2, 3, 36, 28))
+    for model in (ours, theirs):
+        model.enable_tiling()
+        if slicing:
+            model.enable_slicing()
+    with torch.no_grad():
+        close(ours.encode(x).latent_dist.parameters, theirs.encode(y).latent_dist.parameters)
+
+
+def test_consistency_decoder_compiles_once():
+    from mindone_diffusers import Generator
+    from mindone_diffusers.backend import graph
+
+    model, z = ms_side.build(CASES["consistency"]).enable_graph_mode(), images("z", (1, 4, 8, 8))[0]
+    before = graph.compilations()
+    first = model.decode(z, Generator().manual_seed(0)).sample.asnumpy()
+    second = model.decode(z, Generator().manual_seed(0)).sample.asnumpy()
+    assert graph.compilations() - before == 1
+    np.testing.assert_array_equal(first, second)
+
+
+def test_consistency_attention_processors():
+    from mindone_diffusers.models.attention import AttnProcessor
+
+    ours, theirs = both(CASES["consistency_options"])
+    assert ours.attn_processors.keys() == theirs.attn_processors.keys() and len(ours.attn_processors) == 2
+    ours.set_default_attn_processor()
+    assert {type(processor) for processor in ours.attn_processors.values()} == {AttnProcessor}
+
+
+def test_consistency_bad_inputs():
+    model, z = ms_side.build(CASES["consistency"]), images("z", (1, 4, 8, 8))[0]
+    with pytest.raises(ValueError, match="num_inference_steps is 3; this scheduler has 2 steps"):
+        model.decode(z, num_inference_steps=3)
+    with pytest.raises(ValueError, match=r"z has the shape \(1, 3, 8, 8\); expected \(batch, 4, height, width\)"):
+        model.decode(images("z", (1, 3, 8, 8))[0])
+    with pytest.raises(ValueError, match=r"x has the shape \(1, 4, 8, 8\); expected \(batch, 3, height, width\)"):
+        model.encode(z)

@@ -11,7 +11,7 @@ from mindone_diffusers import nn  # noqa: E402
 from mindone_diffusers.nn import functional as F  # noqa: E402
 
 from .. import harness, ms_side, torch_side  # noqa: E402
-from ..cases import autoencoders, text_encoders, unet, unet_2d  # noqa: E402
+from ..cases import adapters, autoencoders, text_encoders, unet, unet_2d  # noqa: E402
 
 TOLERANCE = 2e-5  # of a gradient's largest value
 # Some gradients are zero but for rounding (a key's bias changes no softmax): this share of the largest gradient of all is no difference.
@@ -30,6 +30,14 @@ class Squared(nn.Module):
         return (error * error).mean()
 
 
+class LastFeature(Squared):
+    """Of a T2I-Adapter's coarsest features."""
+
+    def construct(self, target, x):
+        error = self.model(x)[-1] - target
+        return (error * error).mean()
+
+
 class Reconstruction(Squared):
     """Of an autoencoder's images, from a draw of the latents."""
 
@@ -44,6 +52,8 @@ def torch_reconstruction(model, images, noise):
     return model.decode(mean + (0.5 * logvar).exp() * noise).sample
 
 
+_ADAPTER = adapters.CASES["full_odd_sizes"]
+_ASYM = {**autoencoders.CASES["asym_four_blocks"], "inputs": {"sample": (2, 3, 32, 16), "mask": ("uniform", (1, 1, 32, 16))}}
 _KL = {**autoencoders.CASES["kl"], "inputs": {"sample": (2, 3, 16, 16), "noise": (2, 4, 8, 8)}}
 _TEXT = {**text_encoders.CASES["clip_text"], "inputs": {"input_ids": text_encoders.CASES["clip_text"]["inputs"]["input_ids"]}}
 _TIMES = {"timestep": ("array", [601, 7])}
@@ -58,6 +68,8 @@ CASES = {
     "unet_2d_ncsnpp": (unet_2d.CASES["ncsnpp"], (2, 3, 8, 8)),
     "unet_2d_consistency": (_with(unet_2d.CASES["consistency"], **_TIMES), (2, 3, 8, 8)),
     "unet_2d_condition": (_with(unet.CASES["padding_at_the_end"], **_TIMES), (2, 4, 8, 8)),
+    "adapter": (_ADAPTER, (1, 16, 3, 2)),
+    "autoencoder_asymmetric": (_ASYM, (2, 3, 32, 16)),
     "autoencoder_kl": (_KL, (2, 3, 16, 16)),
     "clip_text": (_TEXT, (3, 8, 32)),
 }
@@ -66,7 +78,7 @@ CASES = {
 def theirs(case, target):
     model = torch_side.build(case)
     inputs = list(harness.map_arrays(torch.from_numpy, harness.make_inputs(case)).values())
-    output = torch_reconstruction(model, *inputs) if case is _KL else model(*inputs)[0]
+    output = torch_reconstruction(model, *inputs) if case is _KL else model(*inputs)[-1 if case is _ADAPTER else 0]
     value = ((output - torch.from_numpy(target)) ** 2).mean()
     value.backward()
     return value.item(), {name: value.grad.numpy() for name, value in model.named_parameters() if value.requires_grad}
@@ -80,7 +92,7 @@ def test_gradients(name, jit):
     want_value, want = theirs(case, target)
     largest = max(np.abs(gradient).max() for gradient in want.values())
     model = ms_side.build(case)
-    loss = (Reconstruction if case is _KL else Squared)(model)
+    loss = (Reconstruction if case is _KL else LastFeature if case is _ADAPTER else Squared)(model)
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert parameters.keys() == want.keys()
     inputs = [ms.Tensor(target), *harness.map_arrays(ms.Tensor, harness.make_inputs(case)).values()]

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from mindone_diffusers.core.errors import CheckpointError, ConfigError
-from mindone_diffusers.image_processor import VaeImageProcessor
+from mindone_diffusers.image_processor import IPAdapterMaskProcessor, VaeImageProcessor
+from mindone_diffusers.nn import Module
 from mindone_diffusers.utils import load_image, make_image_grid, numpy_to_pil, pt_to_pil
 
 
@@ -62,6 +63,31 @@ def test_masks():
     assert box(Image.fromarray(region), 10, 60) == (30, 3, 34, 27)
     with pytest.raises(ConfigError, match="zero everywhere"):
         box(Image.fromarray(region * 0), 8, 8)
+
+
+def test_masks_of_ip_adapters():
+    left = Image.fromarray(np.repeat([[255] * 16 + [0] * 16], 16, axis=0).astype(np.uint8))
+    mask = IPAdapterMaskProcessor().preprocess([left, left.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
+    assert mask.shape == (2, 1, 16, 32) and set(mask.asnumpy().ravel()) == {0, 1}
+    assert mask.asnumpy()[0, 0, :, :16].all() and mask.asnumpy()[1, 0, :, 16:].all()
+    factors = IPAdapterMaskProcessor.downsample(mask[0], batch_size=2, num_queries=4 * 8, value_embed_dim=3)
+    assert factors.shape == (2, 32, 3)
+    rows = factors.asnumpy().reshape(2, 4, 8, 3)
+    np.testing.assert_array_equal(rows[..., :3, :], 1)
+    np.testing.assert_array_equal(rows[..., 5:, :], 0)
+    with pytest.warns(UserWarning, match="a mask of 16 x 32 does not fit an attention map of 33 pixels"):
+        odd = IPAdapterMaskProcessor.downsample(mask[0], 1, 33, 1).asnumpy()
+    assert odd.shape == (1, 33, 1) and odd[0, -3:, 0].tolist() == [0, 0, 0]
+
+
+def test_masks_are_downsampled_in_a_graph():
+    class Masked(Module):
+        def construct(self, mask, x):
+            return x * IPAdapterMaskProcessor.downsample(mask, x.shape[0], x.shape[1], x.shape[2])
+
+    rng, model = np.random.default_rng(0), Masked()
+    mask, x = ms.Tensor(rng.random((1, 24, 16), np.float32)), ms.Tensor(rng.random((2, 96, 5), np.float32))
+    np.testing.assert_array_equal(ms.jit(model)(mask, x).asnumpy(), model(mask, x).asnumpy())
 
 
 def test_resize_modes():

@@ -1,29 +1,21 @@
 """`AutoencoderKL`: the autoencoder of latent diffusion models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mindspore import Tensor
 
 from ... import nn
 from ...core.configuration import ConfigMixin, register_to_config
-from ...core.outputs import BaseOutput
 from ...nn import functional as F
 from ..attention import AttentionMixin
 from ..modeling_utils import ModelMixin
-from ..unets.unet_2d_blocks import OLD_ATTENTION_NAMES
-from .vae import AutoencoderMixin, Decoder, DecoderOutput, DiagonalGaussianDistribution, Encoder, map_tiles
+from .vae import AutoencoderKLOutput, Decoder, DecoderOutput, Encoder, PosteriorMixin
+
+__all__ = ["AutoencoderKL", "AutoencoderKLOutput"]
 
 
-@dataclass
-class AutoencoderKLOutput(BaseOutput):
-    """The distribution of the latents: `latent_dist.sample(generator)`, `latent_dist.mode()`."""
-
-    latent_dist: DiagonalGaussianDistribution
-
-
-class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
+class AutoencoderKL(AttentionMixin, PosteriorMixin, ModelMixin, ConfigMixin):
     """Variational autoencoder between images (batch, in_channels, H, W) and latents (batch, latent_channels, H / f, W / f),
     f = 2 ** (number of blocks - 1) (arXiv:2112.10752; arXiv:1312.6114).
 
@@ -42,13 +34,7 @@ class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
 
     Raises:
         ConfigError: lengths of the blocks' lists differ, or a block type or activation is unknown.
-
-    Attributes:
-        tile_sample_min_size, tile_latent_min_size: side of a tile in pixels and in latents.
-        tile_overlap_factor: share of a tile that its neighbour has too.
     """
-
-    _checkpoint_renames = OLD_ATTENTION_NAMES
 
     @register_to_config
     def __init__(
@@ -82,15 +68,7 @@ class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
         self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1) if use_quant_conv else None
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1) if use_post_quant_conv else None
         self._downsampling = 2 ** (len(block_out_channels) - 1)
-        self.tile_sample_min_size = sample_size[0] if isinstance(sample_size, (list, tuple)) else sample_size
-        self.tile_latent_min_size = self.tile_sample_min_size // self._downsampling
-        self.tile_overlap_factor = 0.25
-
-    # Tensor cores
-
-    def _encode(self, x: Tensor) -> tuple[Tensor]:
-        moments = self.encoder(x)
-        return (moments if self.quant_conv is None else self.quant_conv(moments),)
+        self._set_tiles(sample_size)
 
     def _decode(self, z: Tensor) -> tuple[Tensor]:
         return (self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z)),)
@@ -99,33 +77,6 @@ class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
         """Decode the mode of the images' latents."""
         (moments,) = self._encode(sample)
         return self._decode(F.chunk(moments, 2, 1)[0])
-
-    # What users call
-
-    def __call__(
-        self, sample: Tensor, sample_posterior: bool = False, return_dict: bool = True, generator: Any = None
-    ) -> DecoderOutput | tuple[Tensor]:
-        """Encode and decode images.
-
-        Args:
-            sample: images (batch, in_channels, H, W), usually in [-1, 1].
-            sample_posterior: decode a draw of the latents instead of their mode.
-            generator: of that draw, see `core.random.randn_tensor`.
-        """
-        posterior = self.encode(sample).latent_dist
-        z = posterior.sample(generator) if sample_posterior else posterior.mode()
-        return self.decode(z, return_dict=return_dict)
-
-    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
-        """The distribution of the latents of images (batch, in_channels, H, W), usually in [-1, 1].
-
-        Raises:
-            TypeError: `x` is no tensor, or not of the model's dtype.
-            ValueError: wrong rank or number of channels, or images smaller than one latent.
-        """
-        self._check_input("x", x, self.config.in_channels, self._downsampling)
-        posterior = DiagonalGaussianDistribution(self._sliced(self._encode_tiles, x))
-        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> DecoderOutput | tuple[Tensor]:
         """Images of latents (batch, latent_channels, h, w).
@@ -137,23 +88,4 @@ class AutoencoderKL(AttentionMixin, AutoencoderMixin, ModelMixin, ConfigMixin):
             TypeError: `z` is no tensor, or not of the model's dtype.
             ValueError: wrong rank or number of channels.
         """
-        self._check_input("z", z, self.config.latent_channels)
-        sample = self._sliced(self._decode_tiles, z)
-        return DecoderOutput(sample=sample) if return_dict else (sample,)
-
-    def _encode_tiles(self, x: Tensor) -> Tensor:
-        return self._tiles("_encode", x, self.tile_sample_min_size, self.tile_latent_min_size, self._downsampling)
-
-    def _decode_tiles(self, z: Tensor) -> Tensor:
-        return self._tiles("_decode", z, self.tile_latent_min_size, self.tile_sample_min_size)
-
-    def _tiles(self, core: str, x: Tensor, size: int, result_size: int, least: int = 1) -> Tensor:
-        """Run a core on the whole of `x`, or on tiles of side `size` if tiling is on and `x` is larger than one."""
-
-        def function(tile: Tensor) -> Tensor:
-            return self._run(core, tile)[0]
-
-        if not self.use_tiling or max(x.shape[2:]) <= size:
-            return function(x)
-        stride, extent = int(size * (1 - self.tile_overlap_factor)), int(result_size * self.tile_overlap_factor)
-        return map_tiles(function, x, size, stride, extent, result_size - extent, least)
+        return self._decode_parts("z", z, return_dict)

@@ -1,6 +1,6 @@
 """`AutoencoderTiny`: a small distilled autoencoder for the latents of larger ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,39 +122,19 @@ class AutoencoderTiny(AutoencoderMixin, ModelMixin, ConfigMixin):
             TypeError: `x` is no tensor, or not of the model's dtype.
             ValueError: wrong rank or number of channels; with tiling, H or W is not a multiple of `spatial_scale_factor`.
         """
-        self._check_input("x", x, self.config.in_channels)
-        factor = self.spatial_scale_factor
-        if self.use_tiling and (x.shape[2] % factor or x.shape[3] % factor):
-            raise ValueError(f"x is {x.shape[2]} x {x.shape[3]}; tiling expects multiples of {factor}: resize or pad the images.")
-        latents = self._sliced(self._encode_tiles, x)
+        self._check_input("x", x, self.config.in_channels, multiple=self.spatial_scale_factor if self.use_tiling else 1)
+        latents = self._run_parts("_encode", x)
         return AutoencoderTinyOutput(latents=latents) if return_dict else (latents,)
 
     def decode(self, x: Tensor, generator: Any = None, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """Images, about in [-1, 1] (not clamped), of latents (batch, latent_channels, h, w).
+        """Images, about in [-1, 1] (not clamped), of latents (batch, latent_channels, h, w). `generator` is not used.
 
-        Args:
-            generator: not used; other autoencoders draw numbers here.
-
-        Raises:
-            TypeError: `x` is no tensor, or not of the model's dtype.
-            ValueError: wrong rank or number of channels.
+        Raises TypeError and ValueError as `encode`.
         """
-        self._check_input("x", x, self.config.latent_channels)
-        sample = self._sliced(self._decode_tiles, x)
-        return DecoderOutput(sample=sample) if return_dict else (sample,)
+        return self._decode_parts("x", x, return_dict)
 
-    def _encode_tiles(self, x: Tensor) -> Tensor:
-        return self._tiles("_encode", x, self.config.latent_channels, self.tile_sample_min_size, down=self.spatial_scale_factor)
-
-    def _decode_tiles(self, x: Tensor) -> Tensor:
-        return self._tiles("_decode", x, self.config.out_channels, self.tile_latent_min_size, up=self._upsampling)
-
-    def _tiles(self, core: str, x: Tensor, channels: int, size: int, **scale: int) -> Tensor:
-        """Run a core on the whole of `x`, or on tiles of side `size` if tiling is on."""
-
-        def function(tile: Tensor) -> Tensor:
-            return self._run(core, tile)[0]
-
-        if not self.use_tiling:
-            return function(x)
+    def _tiled(self, core: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        channels, size, scale = self.config.out_channels, self.tile_latent_min_size, {"up": self._upsampling}
+        if core == "_encode":
+            channels, size, scale = self.config.latent_channels, self.tile_sample_min_size, {"down": self.spatial_scale_factor}
         return paint_tiles(function, x, channels, size, int(size * self.tile_overlap_factor), **scale)

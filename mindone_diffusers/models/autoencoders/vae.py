@@ -9,13 +9,13 @@ import numpy as np
 from mindspore import Tensor
 
 from ... import nn
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, UnsupportedError
 from ...core.outputs import BaseOutput
 from ...core.random import randn_tensor
 from ...nn import functional as F
 from ..activations import get_activation
 from ..normalization import SpatialNorm
-from ..unets.unet_2d_blocks import UNetMidBlock2D, get_down_block, get_up_block
+from ..unets.unet_2d_blocks import OLD_ATTENTION_NAMES, UNetMidBlock2D, get_down_block, get_up_block
 
 
 @dataclass
@@ -169,8 +169,84 @@ class Decoder(nn.Module):
         sample = self.mid_block(self.conv_in(sample), latent_embeds)
         for block in self.up_blocks:
             sample = block(sample, latent_embeds)
+        return self.to_images(sample, latent_embeds)
+
+    def to_images(self, sample: Tensor, latent_embeds: Tensor | None) -> Tensor:
+        """Images of what the last block gave."""
         sample = self.conv_norm_out(sample) if latent_embeds is None else self.conv_norm_out(sample, latent_embeds)
         return self.conv_out(self.conv_act(sample))
+
+
+class MaskConditionEncoder(nn.Module):
+    """Features of an image: two at its resolution, then at 1/2, 1/4 and 1/8 of it (arXiv:2306.04632).
+
+    Attributes:
+        sizes: the features' channels and how many times smaller than the image they are.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, res_channels: int):
+        super().__init__()
+        widths = [min(out_channels * 2**i, res_channels) for i in range(4)] + [res_channels]
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(before, width, 3 if i < 2 else 4, stride=1 if i < 2 else 2, padding=1)
+                for i, (before, width) in enumerate(zip([in_channels, *widths], widths))
+            ]
+        )
+        self.sizes = tuple(zip(widths, (1, 1, 2, 4, 8)))
+
+    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = ()
+        for layer in self.layers:
+            x = layer(x)
+            features += (x,)
+            x = F.relu(x)
+        return features
+
+
+class MaskConditionDecoder(Decoder):
+    """A `Decoder` that takes what is outside a mask from an image's features (arXiv:2306.04632). Its arguments are the decoder's.
+
+    Attributes:
+        takes_images: whether `construct` can take an image: there is a feature of the size of what goes into each block, and of what comes
+            out of the last.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, up_block_types: Sequence[str], block_out_channels: Sequence[int], **options: Any
+    ):
+        super().__init__(in_channels, out_channels, up_block_types, block_out_channels, **options)
+        self.condition_encoder = MaskConditionEncoder(out_channels, block_out_channels[0], block_out_channels[-1])
+        widths = list(reversed(block_out_channels))
+        self.scales = tuple(2**i for i in reversed(range(len(widths)))) + (1,)
+        needed = list(zip([widths[0], *widths], self.scales))
+        # Of features of one size it is the last.
+        place = {size: i for i, size in enumerate(self.condition_encoder.sizes)}
+        self.takes_images = all(size in place for size in needed)
+        self.places = tuple(place.get(size, -1) for size in needed)
+
+    def construct(
+        self, sample: Tensor, image: Tensor | None = None, mask: Tensor | None = None, latent_embeds: Tensor | None = None
+    ) -> Tensor:
+        """
+        Args:
+            sample: latents (batch, in_channels, height, width).
+            image: (batch, out_channels, H, W), the size of the result.
+            mask: (batch or 1, 1, H, W), 1 where the latents decide and 0 where the image does. Without one of both, the latents do.
+        """
+        if image is None or mask is None:
+            return Decoder.construct(self, sample, latent_embeds)
+        features = self.condition_encoder((1 - mask) * image)
+        sample = self.mid_block(self.conv_in(sample), latent_embeds)
+        for i, block in enumerate(self.up_blocks):
+            sample = block(self.outside(mask, i, features, sample), latent_embeds)
+        return self.to_images(self.outside(mask, len(self.up_blocks), features, sample), latent_embeds)
+
+    def outside(self, mask: Tensor, index: int, features: tuple[Tensor, ...], sample: Tensor) -> Tensor:
+        """`sample`, what goes into block `index`, with the image's features outside of the mask."""
+        step = self.scales[index]
+        mask = mask[:, :, ::step, ::step]
+        return sample * mask + features[self.places[index]] * (1 - mask)
 
 
 class AutoencoderTinyBlock(nn.Module):
@@ -292,41 +368,131 @@ class DiagonalGaussianDistribution:
         return 0.5 * (math.log(2 * math.pi) + self.logvar + (sample - self.mean) ** 2 / self.var).sum(tuple(dims))
 
 
-class AutoencoderMixin:
-    """Slicing and tiling, which bound the memory of `encode` and `decode`."""
+@dataclass
+class AutoencoderKLOutput(BaseOutput):
+    """The distribution of the latents: `latent_dist.sample(generator)`, `latent_dist.mode()`."""
 
-    use_slicing = False
-    use_tiling = False
+    latent_dist: DiagonalGaussianDistribution
+
+
+class AutoencoderMixin:
+    """Slicing and tiling, which bound the memory of `encode` and `decode`.
+
+    Attributes:
+        use_slicing, use_tiling: whether they are on; None for a class that does not have them.
+    """
+
+    use_slicing: bool | None = False
+    use_tiling: bool | None = False
 
     def enable_tiling(self) -> None:
-        """Encode and decode images in overlapping tiles, whose seams are blended. The result differs a little from the untiled one."""
+        """Encode and decode images in overlapping tiles, whose seams are blended. The result differs a little from the untiled one.
+
+        Raises:
+            UnsupportedError: the class has no tiling.
+        """
+        if self.use_tiling is None:
+            raise UnsupportedError(f"{type(self).__name__} has no tiling: leave enable_tiling() out, or use smaller images.")
         self.use_tiling = True
 
     def disable_tiling(self) -> None:
-        self.use_tiling = False
+        if self.use_tiling:
+            self.use_tiling = False
 
     def enable_slicing(self) -> None:
-        """Encode and decode a batch one image at a time."""
+        """Encode and decode a batch one image at a time.
+
+        Raises:
+            UnsupportedError: the class has no slicing.
+        """
+        if self.use_slicing is None:
+            raise UnsupportedError(f"{type(self).__name__} has no slicing: leave enable_slicing() out, or use smaller batches.")
         self.use_slicing = True
 
     def disable_slicing(self) -> None:
-        self.use_slicing = False
+        if self.use_slicing:
+            self.use_slicing = False
 
-    def _sliced(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _run_parts(self, core: str, x: Tensor) -> Tensor:
+        """Run the tensor core named `core` on images or latents: one at a time with slicing, in tiles with tiling."""
+
+        def function(tile: Tensor) -> Tensor:
+            return self._run(core, tile)[0]
+
+        def whole(images: Tensor) -> Tensor:
+            return self._tiled(core, function, images) if self.use_tiling else function(images)
+
         if self.use_slicing and x.shape[0] > 1:
-            return F.cat([function(image) for image in F.split(x, 1)])
-        return function(x)
+            return F.cat([whole(image) for image in F.split(x, 1)])
+        return whole(x)
 
-    def _check_input(self, name: str, x: Tensor, channels: int, least: int = 1) -> None:
-        """Raises TypeError and ValueError unless `x` is (batch, channels, height, width), of the model's dtype, `least` pixels a side."""
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} is a {type(x).__name__}; expected a mindspore.Tensor (batch, {channels}, height, width).")
-        if x.ndim != 4 or x.shape[1] != channels:
-            raise ValueError(f"{name} has the shape {x.shape}; expected (batch, {channels}, height, width).")
-        if min(x.shape[2:]) < least:
-            raise ValueError(f"{name} is {x.shape[2]} x {x.shape[3]}; expected a height and a width of at least {least}.")
-        if x.dtype != self.dtype:
-            raise TypeError(f"{name} is {x.dtype}, but the model is {self.dtype}: cast one of them, e.g. with {name}.astype(model.dtype).")
+    def _decode_parts(self, name: str, z: Tensor, return_dict: bool) -> DecoderOutput | tuple[Tensor]:
+        """`decode` of a model whose core `_decode` takes latents, called `name`, alone."""
+        self._check_input(name, z, self.config.latent_channels)
+        sample = self._run_parts("_decode", z)
+        return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    def _tiled(self, core: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Apply `function`, which is `core`, to tiles of `x` and put the results together."""
+        raise NotImplementedError
+
+
+class PosteriorMixin(AutoencoderMixin):
+    """Autoencoders whose `encoder` and 1x1 convolution `quant_conv`, if it is not None, give a normal distribution of the latents.
+
+    They set `_downsampling`, the side of an image over that of its latents, and call `_set_tiles` if they have tiling.
+
+    Attributes:
+        tile_sample_min_size, tile_latent_min_size: side of a tile in pixels and in latents.
+        tile_overlap_factor: share of a tile that its neighbour has too.
+    """
+
+    _checkpoint_renames = OLD_ATTENTION_NAMES
+
+    def _set_tiles(self, sample_size: int | Sequence[int]) -> None:
+        self.tile_sample_min_size = sample_size[0] if isinstance(sample_size, (list, tuple)) else sample_size
+        self.tile_latent_min_size = self.tile_sample_min_size // self._downsampling
+        self.tile_overlap_factor = 0.25
+
+    def __call__(
+        self, sample: Tensor, sample_posterior: bool = False, return_dict: bool = True, generator: Any = None
+    ) -> DecoderOutput | tuple[Tensor]:
+        """Encode and decode images.
+
+        Args:
+            sample: images (batch, in_channels, H, W), usually in [-1, 1].
+            sample_posterior: decode a draw of the latents instead of their mode.
+            generator: of that draw, and of `decode`'s; see `core.random.randn_tensor`.
+        """
+        return self.decode(self._latents(sample, sample_posterior, generator), return_dict=return_dict, generator=generator)
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
+        """The distribution of the latents of images (batch, in_channels, H, W), usually in [-1, 1].
+
+        Raises:
+            TypeError: `x` is no tensor, or not of the model's dtype.
+            ValueError: wrong rank or number of channels, or images smaller than one latent.
+        """
+        self._check_input("x", x, self.encoder.conv_in.in_channels, self._downsampling)
+        posterior = DiagonalGaussianDistribution(self._run_parts("_encode", x))
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    def _encode(self, x: Tensor) -> tuple[Tensor]:
+        moments = self.encoder(x)
+        return (moments if self.quant_conv is None else self.quant_conv(moments),)
+
+    def _latents(self, sample: Tensor, draw: bool, generator: Any) -> Tensor:
+        posterior = self.encode(sample).latent_dist
+        return posterior.sample(generator) if draw else posterior.mode()
+
+    def _tiled(self, core: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        size, result_size, least = self.tile_latent_min_size, self.tile_sample_min_size, 1
+        if core == "_encode":
+            size, result_size, least = result_size, size, self._downsampling
+        if max(x.shape[2:]) <= size:
+            return function(x)
+        stride, extent = int(size * (1 - self.tile_overlap_factor)), int(result_size * self.tile_overlap_factor)
+        return map_tiles(function, x, size, stride, extent, result_size - extent, least)
 
 
 def blend(before: Tensor, after: Tensor, extent: int, axis: int) -> Tensor:
@@ -411,6 +577,6 @@ def _same_length(name: str, values: Sequence, other_name: str, others: Sequence)
 
 
 __all__ = [
-    "AutoencoderMixin", "AutoencoderTinyBlock", "Decoder", "DecoderOutput", "DecoderTiny", "DiagonalGaussianDistribution", "Encoder",
-    "EncoderOutput", "EncoderTiny",
+    "AutoencoderKLOutput", "AutoencoderMixin", "AutoencoderTinyBlock", "Decoder", "DecoderOutput", "DecoderTiny",
+    "DiagonalGaussianDistribution", "Encoder", "EncoderOutput", "EncoderTiny", "MaskConditionDecoder", "PosteriorMixin",
 ]  # fmt: skip

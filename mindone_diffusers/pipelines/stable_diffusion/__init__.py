@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = exports(
         ".pipeline_output": ("StableDiffusionPipelineOutput",),
         ".pipeline_stable_diffusion": ("StableDiffusionPipeline",),
         ".safety_checker": ("StableDiffusionSafetyChecker",),
+        ".stable_unclip_image_normalizer": ("StableUnCLIPImageNormalizer",),
     },
 )

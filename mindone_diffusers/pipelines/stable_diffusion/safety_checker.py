@@ -17,10 +17,6 @@ logger = logging.get_logger(__name__)
 CONCEPTS, SPECIAL_CARE_CONCEPTS = 17, 3
 
 
-def _ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return np.ones(shape, np.float32)
-
-
 class StableDiffusionSafetyChecker(PreTrainedModel):
     """Compares an image's CLIP embedding with those of fixed concepts; each concept has its own threshold for the cosine."""
 
@@ -33,10 +29,10 @@ class StableDiffusionSafetyChecker(PreTrainedModel):
         size = self.config.projection_dim
         self.vision_model = CLIPVisionModel(self.config.vision_config)
         self.visual_projection = nn.Linear(self.config.vision_config.hidden_size, size, bias=False)
-        self.concept_embeds = nn.Parameter((CONCEPTS, size), _ones, requires_grad=False)
-        self.special_care_embeds = nn.Parameter((SPECIAL_CARE_CONCEPTS, size), _ones, requires_grad=False)
-        self.concept_embeds_weights = nn.Parameter((CONCEPTS,), _ones, requires_grad=False)
-        self.special_care_embeds_weights = nn.Parameter((SPECIAL_CARE_CONCEPTS,), _ones, requires_grad=False)
+        self.concept_embeds = nn.Parameter((CONCEPTS, size), nn.ones_init, requires_grad=False)
+        self.special_care_embeds = nn.Parameter((SPECIAL_CARE_CONCEPTS, size), nn.ones_init, requires_grad=False)
+        self.concept_embeds_weights = nn.Parameter((CONCEPTS,), nn.ones_init, requires_grad=False)
+        self.special_care_embeds_weights = nn.Parameter((SPECIAL_CARE_CONCEPTS,), nn.ones_init, requires_grad=False)
 
     @classmethod
     def _complete_config(cls, config: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""`MultiModel`: several models of one kind as one component of a pipeline."""
+
+import os
+from typing import Any, ClassVar
+
+from .. import nn
+from ..core.errors import ConfigError
+from .modeling_utils import ModelMixin
+
+
+class MultiModel(ModelMixin):
+    """Base of models that hold a list of models and no config of their own. They are saved as folders `path`, `path_1`, `path_2`, ...
+
+    Class attributes:
+        _member_class: the class of the models.
+        _members_name: name of the attribute that holds them.
+    """
+
+    _member_class: ClassVar[type[ModelMixin]]
+    _members_name: ClassVar[str]
+
+    def __init__(self, models: list[ModelMixin]):
+        super().__init__()
+        setattr(self, self._members_name, nn.ModuleList(models))
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Write each model into its folder. The arguments are those of the models' own `save_pretrained`."""
+        for index, model in enumerate(getattr(self, self._members_name)):
+            model.save_pretrained(_folder(save_directory, index), *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_path: str | os.PathLike, **kwargs: Any) -> Any:
+        """Load the models of the folders `pretrained_model_path`, `..._1`, `..._2`, ... as far as there are any.
+
+        Args:
+            kwargs: arguments of the models' own `from_pretrained`.
+
+        Raises:
+            ConfigError: there is no folder `pretrained_model_path`.
+        """
+        models: list[ModelMixin] = []
+        while os.path.isdir(folder := _folder(pretrained_model_path, len(models))):
+            models.append(cls._member_class.from_pretrained(folder, **kwargs))
+        if not models:
+            raise ConfigError(
+                f"{pretrained_model_path} is no folder; expected one with a {cls._member_class.__name__}, and the others beside it as "
+                f"{_folder(pretrained_model_path, 1)}, ..."
+            )
+        return cls(models)
+
+
+def _folder(path: str | os.PathLike, index: int) -> str:
+    return os.fspath(path) + (f"_{index}" if index else "")
