@@ -1,4 +1,4 @@
-"""Floor 3: denoisers and autoencoders."""
+"""Floor 3: denoisers, autoencoders and ControlNets."""
 
 from ..core.lazy import exports
 
@@ -10,6 +10,10 @@ __getattr__, __dir__, __all__ = exports(
         ".autoencoders.autoencoder_kl": ("AutoencoderKL",),
         ".autoencoders.autoencoder_tiny": ("AutoencoderTiny",),
         ".autoencoders.consistency_decoder_vae": ("ConsistencyDecoderVAE",),
+        ".controlnets.controlnet": ("ControlNetModel",),
+        ".controlnets.controlnet_union": ("ControlNetUnionModel",),
+        ".controlnets.multicontrolnet": ("MultiControlNetModel",),
+        ".controlnets.multicontrolnet_union": ("MultiControlNetUnionModel",),
         ".embeddings": ("ImageProjection",),
         ".modeling_utils": ("ModelMixin",),
         ".transformers.transformer_2d": ("Transformer2DModel",),

@@ -20,6 +20,11 @@ def get_activation(act_fn: str) -> nn.Module:
     return _ACTIVATIONS[act_fn.lower()]()
 
 
+def quick_gelu(input: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), an approximation of GELU (arXiv:1606.08415)."""
+    return input * F.sigmoid(1.702 * input)
+
+
 class GELU(nn.Module):
     """`gelu(x W + b)` (arXiv:1606.08415); `approximate` is "none" or "tanh"."""
 

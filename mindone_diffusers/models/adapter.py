@@ -173,10 +173,7 @@ class MultiAdapter(MultiModel):
             ValueError: not as many of them as adapters.
         """
         weights = [1 / self.num_adapter] * self.num_adapter if adapter_weights is None else adapter_weights
-        for name, values in (("xs", xs), ("adapter_weights", weights)):
-            if not isinstance(values, (list, tuple)) or len(values) != self.num_adapter:
-                count = f"{len(values)} entries" if isinstance(values, (list, tuple)) else f"a {type(values).__name__}"
-                raise ValueError(f"{name} is {count}; expected a list of {self.num_adapter}, one for each adapter.")
+        self._check_lists(xs=xs, adapter_weights=weights)
         return list(self._run("construct", ms.mutable(tuple(xs)), Tensor(weights, self.dtype)))
 
     def construct(self, xs: tuple[Tensor, ...], adapter_weights: Tensor) -> tuple[Tensor, ...]:

@@ -73,7 +73,7 @@ class GaussianFourierProjection(nn.Module):
         self, embedding_size: int = 256, scale: float = 1.0, set_W_to_weight: bool = True, log: bool = True, flip_sin_to_cos: bool = False
     ):
         super().__init__()
-        self.weight = nn.Parameter((embedding_size,), _normal(scale), requires_grad=False)
+        self.weight = nn.Parameter((embedding_size,), nn.normal_init(scale), requires_grad=False)
         self.log, self.flip_sin_to_cos = log, flip_sin_to_cos
 
     def construct(self, x: Tensor) -> Tensor:
@@ -82,13 +82,6 @@ class GaussianFourierProjection(nn.Module):
         angles = x.expand_dims(1) * self.weight.expand_dims(0) * 2 * math.pi
         parts = (angles.cos(), angles.sin()) if self.flip_sin_to_cos else (angles.sin(), angles.cos())
         return F.cat(parts, -1)
-
-
-def _normal(scale: float):
-    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return rng.standard_normal(shape, np.float32) * np.float32(scale)
-
-    return draw
 
 
 class TimestepEmbedding(nn.Module):
@@ -205,7 +198,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, num_heads: int, embed_dim: int):
         super().__init__()
         self.num_heads = num_heads
-        self.positional_embedding = nn.Parameter((1, embed_dim), _normal(embed_dim**-0.5))
+        self.positional_embedding = nn.Parameter((1, embed_dim), nn.normal_init(embed_dim**-0.5))
         self.k_proj = nn.Linear(embed_dim, embed_dim)
         self.q_proj = nn.Linear(embed_dim, embed_dim)
         self.v_proj = nn.Linear(embed_dim, embed_dim)

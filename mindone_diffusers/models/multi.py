@@ -48,6 +48,14 @@ class MultiModel(ModelMixin):
             )
         return cls(models)
 
+    def _check_lists(self, **values: Any) -> None:
+        """Refuse arguments that are not one for each model. (PyTorch diffusers leaves out the models that have none.)"""
+        count = len(getattr(self, self._members_name))
+        for name, value in values.items():
+            if not isinstance(value, (list, tuple)) or len(value) != count:
+                got = f"{len(value)} entries" if isinstance(value, (list, tuple)) else f"a {type(value).__name__}"
+                raise ValueError(f"{name} is {got}; expected a list of {count}, one for each {self._member_class.__name__}")
+
 
 def _folder(path: str | os.PathLike, index: int) -> str:
     return os.fspath(path) + (f"_{index}" if index else "")

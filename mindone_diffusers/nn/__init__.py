@@ -29,13 +29,16 @@ from .modules import (
     Upsample,
     initialize,
     is_nesting,
+    normal_init,
     ones_init,
     parameter_dtype,
+    uniform_init,
+    zeros_,
 )
 
 __all__ = [
     "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Dropout", "Embedding", "GELU",
     "GroupNorm", "Identity", "LayerNorm", "LeakyReLU", "Linear", "Mish", "Module", "ModuleList", "Parameter", "RMSNorm",
-    "ReLU", "Sequential", "SiLU", "Sigmoid", "Tanh", "Upsample", "functional", "initialize", "is_nesting", "ones_init",
-    "parameter_dtype",
+    "ReLU", "Sequential", "SiLU", "Sigmoid", "Tanh", "Upsample", "functional", "initialize", "is_nesting", "normal_init",
+    "ones_init", "parameter_dtype", "uniform_init", "zeros_",
 ]  # fmt: skip

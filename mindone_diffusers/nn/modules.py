@@ -42,11 +42,18 @@ def ones_init(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.ones(shape, np.float32)
 
 
-def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return rng.standard_normal(shape, dtype=np.float32)
+def normal_init(std: float = 1.0) -> Initializer:
+    """Draws from a normal distribution of mean 0."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
+
+    return draw
 
 
-def _uniform(bound: float) -> Initializer:
+def uniform_init(bound: float) -> Initializer:
+    """Draws between -bound and bound."""
+
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return (rng.random(shape, dtype=np.float32) * 2 - 1) * np.float32(bound)
 
@@ -64,6 +71,13 @@ def initialize(parameter: ms.Parameter, rng: np.random.Generator) -> None:
     """Fill one parameter with its default distribution."""
     values = parameter.draw_initial(rng, parameter.shape)
     parameter.set_data(Tensor(values).astype(parameter.dtype))
+
+
+def zeros_(parameter: ms.Parameter) -> None:
+    """Make a parameter zero: the values it has, or if it has none yet, those it will be filled with."""
+    parameter.draw_initial = _zeros
+    if not parameter.has_init:
+        initialize(parameter, None)
 
 
 _nesting = 0
@@ -150,8 +164,8 @@ class Linear(Module):
         self.in_features = in_features
         self.out_features = out_features
         bound = 1 / math.sqrt(in_features) if in_features else 0.0
-        self.weight = Parameter((out_features, in_features), _uniform(bound))
-        self.bias = Parameter((out_features,), _uniform(bound)) if bias else None
+        self.weight = Parameter((out_features, in_features), uniform_init(bound))
+        self.bias = Parameter((out_features,), uniform_init(bound)) if bias else None
 
     def construct(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight, self.bias)
@@ -173,8 +187,8 @@ class _Conv(Module):
         self.dilation = F._tuple(dilation, self.rank)
         self.groups = groups
         bound = 1 / math.sqrt(in_channels // groups * math.prod(self.kernel_size))
-        self.weight = Parameter((out_channels, in_channels // groups, *self.kernel_size), _uniform(bound))
-        self.bias = Parameter((out_channels,), _uniform(bound)) if bias else None
+        self.weight = Parameter((out_channels, in_channels // groups, *self.kernel_size), uniform_init(bound))
+        self.bias = Parameter((out_channels,), uniform_init(bound)) if bias else None
 
 
 class Conv1d(_Conv):
@@ -216,8 +230,8 @@ class ConvTranspose2d(Module):
         self.groups, self.dilation = groups, dilation
         kernel_size = F._tuple(kernel_size, 2)
         bound = 1 / math.sqrt(out_channels // groups * math.prod(kernel_size))
-        self.weight = Parameter((in_channels, out_channels // groups, *kernel_size), _uniform(bound))
-        self.bias = Parameter((out_channels,), _uniform(bound)) if bias else None
+        self.weight = Parameter((in_channels, out_channels // groups, *kernel_size), uniform_init(bound))
+        self.bias = Parameter((out_channels,), uniform_init(bound)) if bias else None
 
     def construct(self, input: Tensor) -> Tensor:
         return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
@@ -230,7 +244,7 @@ class Embedding(Module):
         super().__init__()
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        self.weight = Parameter((num_embeddings, embedding_dim), _normal)
+        self.weight = Parameter((num_embeddings, embedding_dim), normal_init())
 
     def construct(self, input: Tensor) -> Tensor:
         return F.embedding(input, self.weight)

@@ -13,6 +13,7 @@ from ..core.configuration import ConfigMixin, FrozenDict
 from ..core.dtypes import dtype_name
 from ..core.errors import ConfigError
 from ..core.outputs import BaseOutput
+from ..models.activations import quick_gelu
 from ..models.modeling_utils import ModelMixin
 from ..nn import functional as F
 
@@ -86,11 +87,6 @@ class PreTrainedModel(ModelMixin, ConfigMixin):
 
 def _freeze(value: Any) -> Any:
     return FrozenDict({key: _freeze(item) for key, item in value.items()}) if isinstance(value, Mapping) else value
-
-
-def quick_gelu(input: Tensor) -> Tensor:
-    """x sigmoid(1.702 x), an approximation of GELU (arXiv:1606.08415)."""
-    return input * F.sigmoid(1.702 * input)
 
 
 def _gelu_tanh(input: Tensor) -> Tensor:

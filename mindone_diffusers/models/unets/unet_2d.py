@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor
 
 from ... import nn
@@ -11,8 +10,9 @@ from ...core.configuration import ConfigMixin, register_to_config
 from ...core.errors import ConfigError
 from ...core.outputs import BaseOutput
 from ..embeddings import GaussianFourierProjection, TimestepEmbedding, Timesteps
+from ..inputs import timesteps
 from ..modeling_utils import ModelMixin
-from .unet_2d_blocks import OLD_ATTENTION_NAMES, SkipDownBlock2D, SkipUpBlock2D, UNetMidBlock2D, get_down_block, get_up_block
+from .unet_2d_blocks import OLD_ATTENTION_NAMES, SkipDownBlock2D, SkipUpBlock2D, UNetMidBlock2D, get_down_blocks, get_up_block, per_stage
 
 
 @dataclass
@@ -93,10 +93,10 @@ class UNet2DModel(ModelMixin, ConfigMixin):
         num_train_timesteps: int | None = None,
     ):
         super().__init__()
-        stages, channels = len(down_block_types), list(block_out_channels)
-        for name, value in (("up_block_types", up_block_types), ("block_out_channels", block_out_channels)):
-            if len(value) != stages:
-                raise ConfigError(f"{name} is {value}: expected {stages} entries, one for each of the down_block_types {down_block_types}.")
+        stages = len(down_block_types)
+        _, channels, head_dims = per_stage(
+            down_block_types, up_block_types=up_block_types, block_out_channels=block_out_channels, attention_head_dim=attention_head_dim
+        )
         if mid_block_type not in ("UNetMidBlock2D", None):
             raise ConfigError(f"Unknown mid_block_type {mid_block_type!r}: expected 'UNetMidBlock2D' or None.")
         for name, kind in (("downsample_type", downsample_type), ("upsample_type", upsample_type)):
@@ -134,20 +134,15 @@ class UNet2DModel(ModelMixin, ConfigMixin):
             "temb_channels": time_embed_dim, "dropout": dropout, "resnet_eps": norm_eps, "resnet_act_fn": act_fn,
             "resnet_groups": norm_num_groups, "resnet_time_scale_shift": resnet_time_scale_shift,
         }  # fmt: skip
-        down_blocks = [
-            get_down_block(
-                name,
-                num_layers=layers_per_block,
-                in_channels=channels[max(i - 1, 0)],
-                out_channels=channels[i],
-                add_downsample=i < stages - 1,
-                attention_head_dim=attention_head_dim or channels[i],
-                downsample_padding=downsample_padding,
-                downsample_type=downsample_type,
-                **common,
-            )
-            for i, name in enumerate(down_block_types)
-        ]
+        self.down_blocks = get_down_blocks(
+            down_block_types,
+            channels,
+            {"attention_head_dim": head_dims},
+            num_layers=layers_per_block,
+            downsample_padding=downsample_padding,
+            downsample_type=downsample_type,
+            **common,
+        )
         up_blocks = []
         for i, name in enumerate(up_block_types):
             level = stages - 1 - i
@@ -164,8 +159,8 @@ class UNet2DModel(ModelMixin, ConfigMixin):
                 **common,
             )
             up_blocks.append(up_block)
-        self.down_blocks, self.up_blocks = nn.ModuleList(down_blocks), nn.ModuleList(up_blocks)
-        self.down_skips = tuple(isinstance(block, SkipDownBlock2D) for block in down_blocks)
+        self.up_blocks = nn.ModuleList(up_blocks)
+        self.down_skips = tuple(isinstance(block, SkipDownBlock2D) for block in self.down_blocks)
         self.up_skips = tuple(isinstance(block, SkipUpBlock2D) for block in up_blocks)
         self.mid_block = None
         if mid_block_type is not None:
@@ -204,13 +199,9 @@ class UNet2DModel(ModelMixin, ConfigMixin):
         if class_labels is not None and self.class_embedding is None:
             raise ValueError("This model has no class embedding (class_embed_type or num_class_embeds): leave class_labels out.")
         dtype = self.dtype
-        if not isinstance(timestep, Tensor):
-            timestep = Tensor(np.asarray(timestep, np.float32))
-        # One shape and dtype for all kinds of timesteps: a graph is compiled for each signature.
-        timestep = timestep.astype(ms.float32).reshape((-1,)).broadcast_to((sample.shape[0],))
         if self.class_embed_type == "identity":
             class_labels = class_labels.astype(dtype)
-        output = self._run("construct", sample.astype(dtype), timestep, class_labels)
+        output = self._run("construct", sample.astype(dtype), timesteps(timestep, sample.shape[0]), class_labels)
         return UNet2DOutput(sample=output[0]) if return_dict else output
 
     def construct(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None, return_dict: bool = False) -> tuple[Tensor]:

@@ -5,6 +5,7 @@ There is one implementation of a way down, one of a way up and one of the middle
 which differ in most of this, follow at the end.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mindspore import Tensor
@@ -1007,6 +1008,44 @@ def get_down_block(
         "add_self_attention": not options.get("add_downsample"),
     }
     return _make(_DOWN_BLOCKS, "down", down_block_type, options)
+
+
+def get_down_blocks(
+    down_block_types: Sequence[str], block_out_channels: Sequence[int], each: dict[str, Sequence], **options: Any
+) -> nn.ModuleList:
+    """The stages of a way down, of which all but the last halve the resolution.
+
+    Args:
+        each: options of `get_down_block` that differ from stage to stage, with one entry for each; of `attention_head_dim`, None is for
+            one head.
+        options: those that do not.
+    """
+    blocks = []
+    for i, name in enumerate(down_block_types):
+        channels = block_out_channels[i]
+        own = {option: values[i] for option, values in each.items()}
+        if own["attention_head_dim"] is None:
+            own["attention_head_dim"] = channels
+        before = block_out_channels[max(i - 1, 0)]
+        more = i < len(down_block_types) - 1
+        blocks.append(get_down_block(name, in_channels=before, out_channels=channels, add_downsample=more, **own, **options))
+    return nn.ModuleList(blocks)
+
+
+def per_stage(down_block_types: Sequence[str], **values: Any) -> list[list]:
+    """Each of `values` as a list with one entry for each of the stages.
+
+    Raises:
+        ConfigError: a tuple or list of another length.
+    """
+    stages, lists = len(down_block_types), []
+    for name, value in values.items():
+        if not isinstance(value, (tuple, list)):
+            value = [value] * stages
+        if len(value) != stages:
+            raise ConfigError(f"{name} is {value}: expected {stages} entries, one for each of the down_block_types {down_block_types}.")
+        lists.append(list(value))
+    return lists
 
 
 def get_mid_block(

@@ -3,41 +3,19 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import mindspore as ms
-import numpy as np
 from mindspore import Tensor
 
 from ... import nn
-from ...core.configuration import ConfigMixin, register_to_config
+from ...core.configuration import register_to_config
 from ...core.errors import ConfigError
 from ...core.outputs import BaseOutput
 from ...nn import functional as F
 from ..activations import get_activation
-from ..attention import AttentionMixin
-from ..embeddings import (
-    GaussianFourierProjection,
-    GLIGENTextBoundingboxProjection,
-    ImageHintTimeEmbedding,
-    ImageProjection,
-    ImageTimeEmbedding,
-    TextImageProjection,
-    TextImageTimeEmbedding,
-    TextTimeEmbedding,
-    TimestepEmbedding,
-    Timesteps,
-)
-from ..modeling_utils import ModelMixin
+from ..embeddings import GaussianFourierProjection, GLIGENTextBoundingboxProjection, TimestepEmbedding, Timesteps
+from ..inputs import cast, mutable
 from ..transformers.transformer_2d import additive_mask
-from .unet_2d_blocks import get_down_block, get_mid_block, get_up_block
-
-# What `added_cond_kwargs` must hold, by `encoder_hid_dim_type` and by `addition_embed_type`.
-_NEEDED_BY_CONTEXT = {"text_image_proj": ("image_embeds",), "image_proj": ("image_embeds",), "ip_image_proj": ("image_embeds",)}
-_NEEDED_BY_EMBEDDING = {
-    "text_image": ("image_embeds",),
-    "text_time": ("text_embeds", "time_ids"),
-    "image": ("image_embeds",),
-    "image_hint": ("image_embeds", "hint"),
-}
+from .conditioning import ConditionedModel
+from .unet_2d_blocks import get_down_blocks, get_mid_block, get_up_block, per_stage
 
 
 @dataclass
@@ -50,7 +28,7 @@ class UNet2DConditionOutput(BaseOutput):
     sample: Tensor
 
 
-class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
+class UNet2DConditionModel(ConditionedModel):
     """A UNet (arXiv:1505.04597) over (batch, in_channels, height, width), conditioned on a timestep and on a context of tokens.
 
     Arguments that are tuples hold one entry for each stage of the way down; the way up has the same in reverse.
@@ -151,15 +129,17 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
         super().__init__()
         if num_attention_heads is not None:
             raise ConfigError("num_attention_heads cannot be given: attention_head_dim is the number of heads.")
+        _, channels, only_cross, heads, contexts, layers, depths = per_stage(
+            down_block_types,
+            up_block_types=up_block_types,
+            block_out_channels=block_out_channels,
+            only_cross_attention=only_cross_attention,
+            attention_head_dim=attention_head_dim,
+            cross_attention_dim=cross_attention_dim,
+            layers_per_block=layers_per_block,
+            transformer_layers_per_block=transformer_layers_per_block,
+        )
         stages = len(down_block_types)
-        per_stage = {
-            "up_block_types": up_block_types, "block_out_channels": block_out_channels, "only_cross_attention": only_cross_attention,
-            "attention_head_dim": attention_head_dim, "cross_attention_dim": cross_attention_dim, "layers_per_block": layers_per_block,
-            "transformer_layers_per_block": transformer_layers_per_block,
-        }  # fmt: skip
-        for name, value in per_stage.items():
-            if isinstance(value, (tuple, list)) and len(value) != stages:
-                raise ConfigError(f"{name} is {value}: expected {stages} entries, one for each of the down_block_types {down_block_types}.")
         nested = not isinstance(transformer_layers_per_block, int) and any(not isinstance(n, int) for n in transformer_layers_per_block)
         if nested and reverse_transformer_layers_per_block is None:
             raise ConfigError("transformer_layers_per_block has lists in it: give reverse_transformer_layers_per_block for the way up.")
@@ -180,34 +160,13 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             time_input_dim, time_embed_dim, act_fn=act_fn, post_act_fn=timestep_post_act, cond_proj_dim=time_cond_proj_dim
         )
 
-        if encoder_hid_dim_type is None and encoder_hid_dim is not None:
-            encoder_hid_dim_type = "text_proj"
-            self.register_to_config(encoder_hid_dim_type=encoder_hid_dim_type)
-        self.encoder_hid_dim_type = encoder_hid_dim_type
-        self.encoder_hid_proj = _context_projection(encoder_hid_dim_type, encoder_hid_dim, cross_attention_dim)
-        self.class_embed_type = class_embed_type
         self.class_embeddings_concat = class_embeddings_concat
-        self.class_embedding = _class_embedding(
-            class_embed_type, num_class_embeds, projection_class_embeddings_input_dim, time_input_dim, time_embed_dim, act_fn
-        )
-        self.addition_embed_type = addition_embed_type
-        self.add_embedding = _added_embedding(
-            addition_embed_type, encoder_hid_dim, cross_attention_dim, projection_class_embeddings_input_dim, time_embed_dim,
-            addition_embed_type_num_heads,
-        )  # fmt: skip
-        if addition_embed_type == "text_time":
-            self.add_time_proj = Timesteps(addition_time_embed_dim, flip_sin_to_cos, freq_shift)
+        self.make_conditions(time_input_dim, time_embed_dim, class_act_fn=act_fn)
         self.time_embed_act = None if time_embedding_act_fn is None else get_activation(time_embedding_act_fn)
 
         if mid_block_only_cross_attention is None:
             mid_block_only_cross_attention = only_cross_attention if isinstance(only_cross_attention, bool) else False
-        heads = _per_stage(attention_head_dim, stages)
-        contexts = _per_stage(cross_attention_dim, stages)
-        layers = _per_stage(layers_per_block, stages)
-        depths = _per_stage(transformer_layers_per_block, stages)
         up_depths = reverse_transformer_layers_per_block or depths[::-1]
-        only_cross = _per_stage(only_cross_attention, stages)
-        channels = list(block_out_channels)
         common = {
             "temb_channels": time_embed_dim * 2 if class_embeddings_concat else time_embed_dim, "dropout": dropout, "resnet_eps": norm_eps,
             "resnet_act_fn": act_fn, "resnet_groups": norm_num_groups, "resnet_time_scale_shift": resnet_time_scale_shift,
@@ -215,24 +174,17 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             "use_linear_projection": use_linear_projection, "upcast_attention": upcast_attention, "attention_type": attention_type,
             "cross_attention_norm": cross_attention_norm,
         }  # fmt: skip
-        down_blocks = [
-            get_down_block(
-                name,
-                num_layers=layers[i],
-                transformer_layers_per_block=depths[i],
-                in_channels=channels[max(i - 1, 0)],
-                out_channels=channels[i],
-                add_downsample=i < stages - 1,
-                cross_attention_dim=contexts[i],
-                num_attention_heads=heads[i],
-                attention_head_dim=channels[i] if heads[i] is None else heads[i],
-                downsample_padding=downsample_padding,
-                only_cross_attention=only_cross[i],
-                resnet_out_scale_factor=resnet_out_scale_factor,
-                **common,
-            )
-            for i, name in enumerate(down_block_types)
-        ]
+        self.down_blocks = get_down_blocks(
+            down_block_types,
+            channels,
+            {
+                "num_layers": layers, "transformer_layers_per_block": depths, "cross_attention_dim": contexts, "num_attention_heads": heads,
+                "attention_head_dim": heads, "only_cross_attention": only_cross,
+            },
+            downsample_padding=downsample_padding,
+            resnet_out_scale_factor=resnet_out_scale_factor,
+            **common,
+        )  # fmt: skip
         up_blocks = []
         for i, name in enumerate(up_block_types):
             level = stages - 1 - i
@@ -254,7 +206,6 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
                 **common,
             )
             up_blocks.append(up_block)
-        self.down_blocks = nn.ModuleList(down_blocks)
         self.up_blocks = nn.ModuleList(up_blocks)
         self.mid_block = get_mid_block(
             mid_block_type,
@@ -313,55 +264,27 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             ValueError: an input that the configuration needs is missing, or one has another shape than the model takes.
         """
         dtype = self.dtype
-        self._check_shapes(sample, encoder_hidden_states)
-        if self.class_embedding is not None and class_labels is None:
-            raise ValueError("This model has a class embedding (class_embed_type or num_class_embeds): give class_labels.")
-        added = {name: value for name, value in (added_cond_kwargs or {}).items() if value is not None}
-        needed = _NEEDED_BY_CONTEXT.get(self.encoder_hid_dim_type, ()) + _NEEDED_BY_EMBEDDING.get(self.addition_embed_type, ())
-        absent = [name for name in needed if name not in added]
-        if absent:
-            raise ValueError(
-                f"added_cond_kwargs lacks {absent}, needed by addition_embed_type={self.addition_embed_type!r} and "
-                f"encoder_hid_dim_type={self.encoder_hid_dim_type!r}."
-            )
-        if not isinstance(timestep, Tensor):
-            timestep = Tensor(np.asarray(timestep, np.float32))
-        # One shape and dtype for all kinds of timesteps: a graph is compiled for each signature.
-        timestep = timestep.astype(ms.float32).reshape((-1,)).broadcast_to((sample.shape[0],))
-        if class_labels is not None and self.class_embed_type != "timestep":
-            class_labels = _cast(class_labels, dtype)
+        self.check_shapes(sample, encoder_hidden_states)
+        timestep, class_labels, added = self.condition_inputs(sample.shape[0], timestep, class_labels, added_cond_kwargs)
         residuals, intrablock = down_block_additional_residuals, down_intrablock_additional_residuals
         if residuals is not None and mid_block_additional_residual is None and intrablock is None:
             residuals, intrablock = None, residuals  # the older way to call with a T2I-Adapter
         output = self._run(
             "construct",
-            _cast(sample, dtype),
+            cast(sample, dtype),
             timestep,
-            _cast(encoder_hidden_states, dtype),
+            cast(encoder_hidden_states, dtype),
             class_labels,
-            _cast(timestep_cond, dtype),
+            cast(timestep_cond, dtype),
             attention_mask,
-            _mutable(_cast(cross_attention_kwargs, dtype)),
-            # time_ids are timesteps: not in the model's dtype until they are embedded.
-            _mutable({name: _cast(value, ms.float32 if name == "time_ids" else dtype) for name, value in added.items()}),
-            _mutable(_cast(residuals, dtype)),
-            _cast(mid_block_additional_residual, dtype),
-            _mutable(_cast(intrablock, dtype)),
+            mutable(cast(cross_attention_kwargs, dtype)),
+            added,
+            mutable(cast(residuals, dtype)),
+            cast(mid_block_additional_residual, dtype),
+            mutable(cast(intrablock, dtype)),
             encoder_attention_mask,
         )
         return UNet2DConditionOutput(sample=output[0]) if return_dict else output
-
-    def _check_shapes(self, sample: Tensor, encoder_hidden_states: Tensor | None) -> None:
-        channels = self.config.in_channels - (4 if self.addition_embed_type == "image_hint" else 0)
-        if sample.ndim != 4 or sample.shape[1] != channels:
-            raise ValueError(f"sample has the shape {sample.shape}; expected (batch, {channels}, height, width).")
-        if encoder_hidden_states is None or self.encoder_hid_dim_type is not None or not isinstance(self.config.cross_attention_dim, int):
-            return
-        if encoder_hidden_states.ndim != 3 or encoder_hidden_states.shape[2] != self.config.cross_attention_dim:
-            raise ValueError(
-                f"encoder_hidden_states has the shape {encoder_hidden_states.shape}; expected (batch, tokens, "
-                f"{self.config.cross_attention_dim}): is the text encoder this model's?"
-            )
 
     def construct(
         self,
@@ -445,29 +368,6 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
             sample = self.conv_act(self.conv_norm_out(sample))
         return (self.conv_out(sample),)
 
-    def embed_time(self, timestep: Tensor, batch: int, dtype, condition: Tensor | None, class_labels: Tensor | None) -> Tensor:
-        """The embedding of the timestep and the class: (batch, channels)."""
-        timestep = timestep.astype(ms.float32).broadcast_to((batch,))
-        emb = self.time_embedding(self.time_proj(timestep).astype(dtype), condition)
-        if self.class_embedding is None:
-            return emb
-        if self.class_embed_type == "timestep":
-            class_labels = self.time_proj(class_labels.astype(ms.float32)).astype(dtype)
-        classes = self.class_embedding(class_labels).astype(dtype)
-        return F.cat((emb, classes), -1) if self.class_embeddings_concat else emb + classes
-
-    def embed_addition(self, encoder_hidden_states: Tensor, added: dict[str, Tensor], dtype) -> Tensor:
-        """What `addition_embed_type` adds to the time embedding: (batch, channels)."""
-        if self.addition_embed_type == "text":
-            return self.add_embedding(encoder_hidden_states)
-        if self.addition_embed_type == "text_image":
-            return self.add_embedding(added.get("text_embeds", encoder_hidden_states), added["image_embeds"])
-        if self.addition_embed_type == "text_time":
-            text_embeds = added["text_embeds"]
-            times = self.add_time_proj(added["time_ids"].reshape((-1,))).reshape((text_embeds.shape[0], -1))
-            return self.add_embedding(F.cat((text_embeds.astype(dtype), times.astype(dtype)), -1))
-        return self.add_embedding(added["image_embeds"])
-
     def project_context(self, encoder_hidden_states: Tensor, added: dict[str, Tensor]) -> Tensor:
         """The context that `encoder_hid_dim_type` makes."""
         if self.encoder_hid_dim_type == "text_proj":
@@ -475,80 +375,3 @@ class UNet2DConditionModel(ModelMixin, AttentionMixin, ConfigMixin):
         if self.encoder_hid_dim_type == "text_image_proj":
             return self.encoder_hid_proj(encoder_hidden_states, added["image_embeds"])
         return self.encoder_hid_proj(added["image_embeds"])
-
-
-def _per_stage(value: Any, stages: int) -> list:
-    return list(value) if isinstance(value, (tuple, list)) else [value] * stages
-
-
-def _cast(value: Any, dtype) -> Any:
-    """Floating tensors, also within dictionaries and sequences, in `dtype`."""
-    if isinstance(value, Tensor):
-        return value.astype(dtype) if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {name: _cast(item, dtype) for name, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(_cast(item, dtype) for item in value)
-    return value
-
-
-def _mutable(value: Any) -> Any:
-    """Dictionaries and tuples of tensors as graph inputs; those with other values are constants of the graph. Empty ones are None."""
-    if not value:
-        return None
-    return ms.mutable(value) if _all_tensors(value) else value
-
-
-def _all_tensors(value: Any) -> bool:
-    if isinstance(value, (dict, tuple)):
-        return all(_all_tensors(item) for item in (value.values() if isinstance(value, dict) else value))
-    return isinstance(value, Tensor)
-
-
-def _context_projection(kind: str | None, encoder_hid_dim: int | None, cross_attention_dim: int) -> nn.Module | None:
-    if kind is None:
-        return None
-    if encoder_hid_dim is None:
-        raise ConfigError(f"encoder_hid_dim_type={kind!r} needs encoder_hid_dim.")
-    if kind == "text_proj":
-        return nn.Linear(encoder_hid_dim, cross_attention_dim)
-    if kind == "text_image_proj":
-        # Published models have image embeddings as wide as the context.
-        return TextImageProjection(encoder_hid_dim, cross_attention_dim, cross_attention_dim)
-    if kind == "image_proj":
-        return ImageProjection(encoder_hid_dim, cross_attention_dim)
-    raise ConfigError(f"Unknown encoder_hid_dim_type {kind!r}: expected None, 'text_proj', 'text_image_proj' or 'image_proj'.")
-
-
-def _class_embedding(
-    kind: str | None, num_class_embeds: int | None, input_dim: int | None, time_input_dim: int, time_embed_dim: int, act_fn: str
-) -> nn.Module | None:
-    if kind is None:
-        return None if num_class_embeds is None else nn.Embedding(num_class_embeds, time_embed_dim)
-    if kind == "timestep":
-        return TimestepEmbedding(time_input_dim, time_embed_dim, act_fn=act_fn)
-    if kind == "identity":
-        return nn.Identity()
-    if kind not in ("projection", "simple_projection"):
-        raise ConfigError(f"Unknown class_embed_type {kind!r}: expected None, 'timestep', 'identity', 'projection' or 'simple_projection'.")
-    if input_dim is None:
-        raise ConfigError(f"class_embed_type={kind!r} needs projection_class_embeddings_input_dim.")
-    return TimestepEmbedding(input_dim, time_embed_dim) if kind == "projection" else nn.Linear(input_dim, time_embed_dim)
-
-
-def _added_embedding(
-    kind: str | None, encoder_hid_dim: int | None, cross_attention_dim: int, input_dim: int | None, time_embed_dim: int, heads: int
-) -> nn.Module | None:
-    if kind is None:
-        return None
-    if kind == "text":
-        return TextTimeEmbedding(encoder_hid_dim or cross_attention_dim, time_embed_dim, heads)
-    if kind == "text_image":
-        return TextImageTimeEmbedding(cross_attention_dim, cross_attention_dim, time_embed_dim)
-    if kind == "text_time":
-        return TimestepEmbedding(input_dim, time_embed_dim)
-    if kind == "image":
-        return ImageTimeEmbedding(encoder_hid_dim, time_embed_dim)
-    if kind == "image_hint":
-        return ImageHintTimeEmbedding(encoder_hid_dim, time_embed_dim)
-    raise ConfigError(f"Unknown addition_embed_type {kind!r}: expected None, 'text', 'text_image', 'text_time', 'image' or 'image_hint'.")
