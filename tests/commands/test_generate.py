@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 import mindone_diffusers
+from examples.first_picture import write_tiny_checkpoint
 from mindone_diffusers import AutoencoderTiny, DiffusionPipeline, Generator, bundled
 from mindone_diffusers.commands import generate, main
 from mindone_diffusers.core import logging
 from mindone_diffusers.schedulers.scheduling_utils import SchedulerMixin
-from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples.first_picture import write_tiny_checkpoint
 from mindone_diffusers import DDPMPipeline
-from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 UNET = {
