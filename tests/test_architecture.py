@@ -61,7 +61,7 @@ def floor_errors(tree: ast.AST, path: Path) -> list[str]:
 
 def test_the_table_is_read():
     assert ALLOWED["core"] == {"core"}
-    assert ALLOWED["schedulers"] == {"core", "schedulers"}
+    assert ALLOWED["schedulers"] == {"core", "backend", "schedulers"}
     assert ALLOWED["models"] == ALLOWED["text_encoders"] == {"core", "backend", "nn", "schedulers", "models", "text_encoders"}
     assert ALLOWED["commands"] == set(ALLOWED)
 

@@ -17,6 +17,10 @@ _STATE = np.dtype(
 )  # fmt: skip
 
 
+kernel: Callable[[np.random.MT19937, int], np.ndarray | None] | None = None
+"""A quicker function for the same normal float32 numbers of whole blocks, from `backend/native` once that is imported. It may give None."""
+
+
 class CPUStream:
     """The numbers of `torch.Generator("cpu")`, flat and in the dtype in which PyTorch computes them.
 
@@ -70,10 +74,8 @@ class CPUStream:
         return values
 
     def _blocks(self, size: int) -> np.ndarray:
-        """Normal float32 numbers of whole blocks: the native kernel's, which are the same."""
-        from ..backend.native.arrays import standard_normal
-
-        values = standard_normal(self._words, size)
+        """Normal float32 numbers of whole blocks."""
+        values = kernel(self._words, size) if kernel is not None else None
         return _box_muller(self.uniform(size, "float32")) if values is None else values
 
     def exponential(self, size: int, name: str) -> np.ndarray:

@@ -21,7 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 
+from ...core import mt19937
 from ...core.files import replaced_file
 from ...core.logging import get_logger
 
@@ -109,3 +111,12 @@ def _processor() -> str:
     """The processor's name and instruction sets: what `-march=native` looks at."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "CPU part", "Features"))}))
+
+
+def _standard_normal(words: np.random.MT19937, size: int) -> np.ndarray | None:
+    from .arrays import standard_normal
+
+    return standard_normal(words, size)
+
+
+mt19937.kernel = _standard_normal
