@@ -30,6 +30,10 @@ _NOT_SAVED = ("_ignore_files", "_use_default_values", "_pre_quantization_dtype")
 class FrozenDict(dict):
     """A dictionary that cannot change and whose keys are also attributes."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        vars(self).update((name, value) for name, value in self.items() if not hasattr(dict, name))  # so that a look-up costs no call
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]

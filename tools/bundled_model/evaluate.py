@@ -84,12 +84,14 @@ def draw(framework: str, folder: Path, prompts: list[str], latents: np.ndarray, 
         import torch
         from diffusers import StableDiffusionPipeline
 
-        tensor = torch.from_numpy
+        tensor, options = torch.from_numpy, {"torch_dtype": torch.float32}
     else:
         from mindspore import Tensor as tensor
 
         from mindone_diffusers import StableDiffusionPipeline
-    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+
+        options = {}
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, **options)
     pipe.set_progress_bar_config(disable=True)
     if framework == "mindspore":
         pipe.enable_graph_mode()
