@@ -40,6 +40,10 @@ DIFFERENCES = {
     ("LTXEulerAncestralRFScheduler", "set_timesteps"): "no **kwargs: unknown arguments are errors",
     ("ModelMixin", "__call__"): "abstract",
     ("StableDiffusionPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
+    ("StableDiffusionXLImg2ImgPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
+    ("StableDiffusionXLInpaintPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
+    ("StableDiffusionXLInstructPix2PixPipeline", "encode_prompt"): "adds `clip_skip`, which the other SDXL pipelines have",
+    ("StableDiffusionXLPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
 }
 
 

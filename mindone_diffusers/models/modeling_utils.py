@@ -172,12 +172,17 @@ class ModelMixin(nn.Module):
         """Run the tensor core named `core`: compiled in graph mode, else eagerly."""
         if not self._filled:
             self.fill_parameters()
-        if self._graph_options is None and not graph.in_global_graph_mode():
+        if not self.runs_compiled:
             return super().__call__(*args) if core == "construct" else getattr(self, core)(*args)
         compiled = self._compiled.get(core)
         if compiled is None:
             compiled = self._compiled[core] = graph.jit(getattr(self, core), **(self._graph_options or {}))
         return compiled(*args)
+
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether calls run compiled graphs: after `enable_graph_mode`, or in MindSpore's global graph mode."""
+        return self._graph_options is not None or graph.in_global_graph_mode()
 
     def enable_graph_mode(self, jit_level: str = "O0", **options: Any) -> "ModelMixin":
         """Compile the model's tensor cores at their next call, once a signature (shapes, dtypes, which inputs are given).

@@ -18,6 +18,7 @@ def denoise(
     step_kwargs: dict[str, Any],
     callback_on_step_end: Callable | None = None,
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    after_step: Callable[[int, dict[str, Any]], Tensor] | None = None,
 ) -> Tensor:
     """Denoise `tensors["latents"]` step by step. Nothing in here reads the device.
 
@@ -25,12 +26,14 @@ def denoise(
         pipeline: has the `scheduler`, the `progress_bar` and `interrupt`, and is what callbacks are given.
         timesteps: the scheduler's, on the host.
         num_inference_steps: length of the progress bar.
-        tensors: the latents and what else `predict` uses and callbacks may replace, by name.
+        tensors: the latents and what else `predict` uses and callbacks may replace, by name. "step" becomes the number of the step. "denoised", if it is there, becomes each
+            step's prediction of the clean latents, for schedulers that give one.
         predict: `predict(latents, timestep, tensors)` gives the prediction that the scheduler steps with.
         step_kwargs: passed to `scheduler.step`.
         callback_on_step_end: `callback(pipeline, step, timestep, {name: tensor})` is called after each step. What it returns replaces
             those of `tensors`. By setting `pipeline._interrupt` it ends the loop.
         callback_on_step_end_tensor_inputs: the names it is given.
+        after_step: `after_step(step, tensors)` gives the latents to go on with, before the callback.
 
     Returns:
         The latents after the last step.
@@ -41,8 +44,13 @@ def denoise(
         for i, t in enumerate(timesteps.tolist()):
             if pipeline.interrupt:
                 break
+            tensors["step"] = i
             prediction = predict(tensors["latents"], t, tensors)
-            tensors["latents"] = scheduler.step(prediction, t, tensors["latents"], **step_kwargs, return_dict=False)[0]
+            tensors["latents"], *others = scheduler.step(prediction, t, tensors["latents"], **step_kwargs, return_dict=False)
+            if "denoised" in tensors:
+                tensors["denoised"] = others[0]
+            if after_step is not None:
+                tensors["latents"] = after_step(i, tensors)
             if callback_on_step_end is not None:
                 given = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                 changed = callback_on_step_end(pipeline, i, t, given)

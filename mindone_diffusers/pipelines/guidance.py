@@ -26,6 +26,25 @@ def classifier_free_guidance(noise_pred: Tensor, guidance_scale: float, guidance
     return rescale_noise_cfg(guided, with_prompt, guidance_rescale) if guidance_rescale > 0.0 else guided
 
 
+def instruct_pix2pix_guidance(
+    noise_pred: Tensor, guidance_scale: float, image_guidance_scale: float, guidance_rescale: float = 0.0
+) -> Tensor:
+    """Guidance by an instruction and by an image (arXiv:2211.09800, equation 3).
+
+    Args:
+        noise_pred: predictions with both, with the image alone, and with neither, (3 * batch, ...).
+        guidance_scale: how far to go towards the instruction.
+        image_guidance_scale: how far to go towards the image.
+        guidance_rescale: see `rescale_noise_cfg`.
+
+    Returns:
+        (batch, ...).
+    """
+    with_both, with_image, without = F.chunk(noise_pred, 3)
+    guided = without + guidance_scale * (with_both - with_image) + image_guidance_scale * (with_image - without)
+    return rescale_noise_cfg(guided, with_both, guidance_rescale) if guidance_rescale > 0.0 else guided
+
+
 def rescale_noise_cfg(noise_cfg: Tensor, noise_pred_text: Tensor, guidance_rescale: float = 0.0) -> Tensor:
     """Bring each image's standard deviation back to that of the prediction with the prompt (arXiv:2305.08891, section 3.4).
 

@@ -24,10 +24,14 @@ def prepare_latents(
     Raises:
         ConfigError: a list of generators that is not as long as the batch.
     """
-    if isinstance(generator, list) and len(generator) != shape[0]:
-        raise ConfigError(f"{len(generator)} generators for a batch of {shape[0]} images: pass one for each image, or a single one")
+    check_generators(generator, shape[0])
     if latents is None:
         latents = randn_tensor(shape, generator=generator, dtype=dtype)
     elif not isinstance(latents, Tensor):
         latents = Tensor(latents)
     return latents.astype(dtype) * float(init_noise_sigma)
+
+
+def check_generators(generator: Any, batch_size: int) -> None:
+    if isinstance(generator, list) and len(generator) != batch_size:
+        raise ConfigError(f"{len(generator)} generators for a batch of {batch_size} images: pass one for each image, or a single one")

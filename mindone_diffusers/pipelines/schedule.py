@@ -45,6 +45,54 @@ def retrieve_timesteps(
     return scheduler.timesteps, num_inference_steps
 
 
+def get_timesteps(
+    scheduler: Any, num_inference_steps: int, strength: float, denoising_start: float | None = None
+) -> tuple[np.ndarray, int]:
+    """The last part of a scheduler's timesteps, which an image is changed in: strength 1 is all of them, 0 none.
+
+    The scheduler is set to begin there.
+
+    Args:
+        scheduler: with its timesteps set.
+        num_inference_steps: how many steps those are.
+        strength: the part of the steps to take.
+        denoising_start: instead of it, the part of the training's timesteps to leave out, if it is a `fraction`.
+
+    Returns:
+        The timesteps, and how many steps they are.
+    """
+    skipped = num_inference_steps - min(int(num_inference_steps * strength), num_inference_steps)
+    start, steps = skipped * scheduler.order, num_inference_steps - skipped
+    if fraction(denoising_start) is not None:
+        steps = int((scheduler.timesteps < _cutoff(scheduler, denoising_start)).sum())
+        if scheduler.order == 2 and steps % 2 == 0:
+            steps += 1  # all timesteps but the first are there twice, and a step begins with the second
+        start = len(scheduler.timesteps) - steps
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(start)
+    return scheduler.timesteps[start:], steps
+
+
+def end_early(scheduler: Any, timesteps: np.ndarray, num_inference_steps: int, denoising_end: float | None) -> tuple[np.ndarray, int]:
+    """The timesteps of a run that leaves the rest to another model, and how many they are; all, unless `denoising_end` is a `fraction` of
+    the training's timesteps."""
+    if fraction(denoising_end) is None:
+        return timesteps, num_inference_steps
+    steps = int((timesteps >= _cutoff(scheduler, denoising_end)).sum())
+    return timesteps[:steps], steps
+
+
+def fraction(value: Any) -> float | None:
+    """A float between 0 and 1, neither of them; None for anything else, which turns `denoising_start` and `denoising_end` off."""
+    return value if isinstance(value, float) and 0 < value < 1 else None
+
+
+def _cutoff(scheduler: Any, part: float) -> int:
+    """The timestep where this part of the training's timesteps, from the noisiest on, is over."""
+    timesteps = scheduler.config.num_train_timesteps
+    return int(round(timesteps - part * timesteps))
+
+
 def accepted_by(function: Any, **kwargs: Any) -> dict[str, Any]:
     """Those of the keyword arguments that `function` takes."""
     parameters = inspect.signature(function).parameters

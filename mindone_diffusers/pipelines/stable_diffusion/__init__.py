@@ -7,6 +7,9 @@ __getattr__, __dir__, __all__ = exports(
     {
         ".pipeline_output": ("StableDiffusionPipelineOutput",),
         ".pipeline_stable_diffusion": ("StableDiffusionPipeline",),
+        ".pipeline_stable_diffusion_img2img": ("StableDiffusionImg2ImgPipeline",),
+        ".pipeline_stable_diffusion_inpaint": ("StableDiffusionInpaintPipeline",),
+        ".pipeline_stable_diffusion_instruct_pix2pix": ("StableDiffusionInstructPix2PixPipeline",),
         ".safety_checker": ("StableDiffusionSafetyChecker",),
         ".stable_unclip_image_normalizer": ("StableUnCLIPImageNormalizer",),
     },

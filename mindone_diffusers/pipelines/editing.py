@@ -1,0 +1,87 @@
+"""Changing an image as an instruction says, whatever the family: InstructPix2Pix (arXiv:2211.09800)."""
+
+from typing import Any
+
+from mindspore import Tensor
+
+from ..core.errors import ConfigError
+from ..nn import functional as F
+from .denoising import Predict
+from .guidance import instruct_pix2pix_guidance
+from .guided import GuidedPipeline
+from .images import repeat_to, retrieve_latents
+
+
+class EditingPipeline(GuidedPipeline):
+    """Base of the pipelines whose UNet is shown an image beside the latents (8 channels), and guided by instruction and image."""
+
+    _image_guidance_scale: float
+
+    def _triple(self, positive: Tensor, negative: Tensor | None) -> Tensor:
+        """Embeddings as the guidance wants them: for predictions with instruction and image, with the image alone, with neither."""
+        return F.cat((positive, negative, negative), 0) if self.do_classifier_free_guidance else positive
+
+    def _check_edited(self, image_latents: Tensor) -> None:
+        channels, expected = self.vae.config.latent_channels, self.unet.config.in_channels
+        if channels + image_latents.shape[1] != expected:
+            raise ConfigError(
+                f"latents and image have {channels} and {image_latents.shape[1]} channels; the UNet takes {expected}: pass other images, "
+                "or use the UNet of an InstructPix2Pix model"
+            )
+
+    def _edit_predictor(self) -> Predict:
+        """The prediction of a step, for `denoise`; the image is its tensor "image_latents"."""
+        guided = self.do_classifier_free_guidance
+
+        def predict(latents: Tensor, t: float, tensors: dict[str, Any]) -> Tensor:
+            sample = self.scheduler.scale_model_input(F.cat((latents,) * 3, 0) if guided else latents, t)
+            noise_pred = self.unet(
+                F.cat((sample, tensors["image_latents"]), 1), t, encoder_hidden_states=tensors["prompt_embeds"],
+                cross_attention_kwargs=self.cross_attention_kwargs, added_cond_kwargs=self._conditions(tensors), return_dict=False,
+            )[0]  # fmt: skip
+            if not guided:
+                return noise_pred
+            return instruct_pix2pix_guidance(noise_pred, self.guidance_scale, self.image_guidance_scale, self.guidance_rescale)
+
+        return predict
+
+    def prepare_image_latents(
+        self,
+        image: Tensor,
+        batch_size: int,
+        num_images_per_prompt: int,
+        dtype: Any,
+        device: Any,
+        do_classifier_free_guidance: bool,
+        generator: Any = None,
+    ) -> Tensor:
+        """What the UNet is shown of images.
+
+        Args:
+            image: (images, 3, height, width) in [-1, 1], or latents.
+            batch_size: number of prompts.
+            num_images_per_prompt: images of each.
+            dtype: of the result.
+            device: not used.
+            do_classifier_free_guidance: three times, the last of them zeros, for guidance by instruction and image.
+            generator: not used: the mode of the latents' distribution is taken.
+
+        Raises:
+            ConfigError: the images do not divide the batch.
+        """
+        latents = repeat_to(batch_size * num_images_per_prompt, self._latents_shown(image.astype(dtype)).astype(dtype), "images")
+        return F.cat((latents, latents, F.zeros(latents.shape, dtype)), 0) if do_classifier_free_guidance else latents
+
+    def _latents_shown(self, image: Tensor) -> Tensor:
+        """The latents of images, not scaled; of latents, those themselves."""
+        if image.shape[1] == self.vae.config.latent_channels:
+            return image
+        return retrieve_latents(self.vae.encode(image.astype(self.vae.dtype)), sample_mode="argmax")
+
+    @property
+    def image_guidance_scale(self) -> float:
+        return self._image_guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self.guidance_scale > 1.0 and self.image_guidance_scale >= 1.0
