@@ -26,8 +26,8 @@ def denoise(
         pipeline: has the `scheduler`, the `progress_bar` and `interrupt`, and is what callbacks are given.
         timesteps: the scheduler's, on the host.
         num_inference_steps: length of the progress bar.
-        tensors: the latents and what else `predict` uses and callbacks may replace, by name. "step" becomes the number of the step. "denoised", if it is there, becomes each
-            step's prediction of the clean latents, for schedulers that give one.
+        tensors: the latents and what else `predict` uses and callbacks may replace, by name. "step" becomes the number of each step;
+            "denoised", if it is there, its prediction of the clean latents, for schedulers that give one.
         predict: `predict(latents, timestep, tensors)` gives the prediction that the scheduler steps with.
         step_kwargs: passed to `scheduler.step`.
         callback_on_step_end: `callback(pipeline, step, timestep, {name: tensor})` is called after each step. What it returns replaces

@@ -58,8 +58,8 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
 
         Args:
             extra_channels: gives, from `denoise`'s tensors, what the UNet takes beside the latents.
-            control: gives, from the UNet's scaled latents, the timestep and `denoise`'s tensors, further arguments of the UNet: the residuals
-                of ControlNets or adapters.
+            control: gives, from the UNet's scaled latents, the timestep and `denoise`'s tensors, further arguments of the UNet: the
+                residuals of ControlNets or adapters.
         """
 
         def predict(latents: Tensor, t: float, tensors: dict[str, Any]) -> Tensor:

@@ -18,6 +18,7 @@ from .pipeline_latent_consistency_text2img import LatentConsistencyBase
 class LatentConsistencyModelImg2ImgPipeline(LatentConsistencyBase):
     """Changes an image as a prompt says, in a few steps."""
 
+    get_timesteps = StableDiffusionImg2ImgPipeline.get_timesteps
     prepare_latents = StableDiffusionImg2ImgPipeline.prepare_latents
 
     def __call__(
