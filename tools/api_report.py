@@ -39,6 +39,7 @@ DIFFERENCES = {
     ("EMAModel", "__init__"): "no **kwargs: upstream's hold only the deprecated `max_value`, `min_value` and `device`",
     ("LTXEulerAncestralRFScheduler", "set_timesteps"): "no **kwargs: unknown arguments are errors",
     ("ModelMixin", "__call__"): "abstract",
+    ("StableDiffusionDepth2ImgPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
     ("StableDiffusionPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
     ("StableDiffusionXLImg2ImgPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
     ("StableDiffusionXLInpaintPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",

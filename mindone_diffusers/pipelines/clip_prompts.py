@@ -150,6 +150,13 @@ def embed_prompts_twice(
     return F.cat(states, -1), outputs[0]
 
 
+def embed_prompts_and_pool(text_encoder: Any, tokenizer: Any, prompts: list[str]) -> tuple[Tensor, Tensor]:
+    """Embeddings of prompts before the text encoder's final norm, (prompts, tokens, size), and its states at their ends after it,
+    (prompts, size)."""
+    outputs = text_encoder(_tokens(tokenizer, prompts, None).input_ids, output_hidden_states=True)
+    return outputs.hidden_states[-1], outputs.pooler_output
+
+
 def check_pooled(prefix: str, embeds: Tensor | None, pooled: Tensor | None) -> None:
     """Raises ConfigError for embeddings of prompts, or with the prefix "negative_" of negative ones, without the pooled embeddings."""
     if embeds is not None and pooled is None:

@@ -19,6 +19,8 @@ def denoise(
     callback_on_step_end: Callable | None = None,
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     after_step: Callable[[int, dict[str, Any]], Tensor] | None = None,
+    callback: Callable[[int, float, Tensor], None] | None = None,
+    callback_steps: int = 1,
 ) -> Tensor:
     """Denoise `tensors["latents"]` step by step. Nothing in here reads the device.
 
@@ -34,6 +36,9 @@ def denoise(
             those of `tensors`. By setting `pipeline._interrupt` it ends the loop.
         callback_on_step_end_tensor_inputs: the names it is given.
         after_step: `after_step(step, tensors)` gives the latents to go on with, before the callback.
+        callback: the older kind, of pipelines that take it by name: `callback(step, timestep, latents)` is called when the progress bar
+            goes on.
+        callback_steps: at every how many steps.
 
     Returns:
         The latents after the last step.
@@ -57,4 +62,6 @@ def denoise(
                 tensors.update({name: changed[name] for name in tensors.keys() & changed.keys()})
             if i == len(timesteps) - 1 or (i + 1 > warmup and (i + 1) % scheduler.order == 0):
                 bar.update()
+                if callback is not None and i % callback_steps == 0:
+                    callback(i // scheduler.order, t, tensors["latents"])
     return tensors["latents"]

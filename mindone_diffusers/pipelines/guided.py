@@ -101,8 +101,8 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
                 embeddings of different shapes.
             UnsupportedError: IP-Adapter arguments.
         """
-        if callback_steps is not None and (not isinstance(callback_steps, int) or callback_steps <= 0):
-            raise ConfigError(f"callback_steps is {callback_steps!r}; expected a positive integer")
+        if callback_steps is not None:
+            check_callback_steps(callback_steps)
         unknown = [name for name in callback_on_step_end_tensor_inputs or () if name not in self._callback_tensor_inputs]
         if unknown:
             raise ConfigError(f"callback_on_step_end_tensor_inputs has {unknown}; expected names among {self._callback_tensor_inputs}")
@@ -178,6 +178,11 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
     @property
     def interrupt(self) -> bool:
         return self._interrupt
+
+
+def check_callback_steps(callback_steps: Any) -> None:
+    if not isinstance(callback_steps, int) or callback_steps <= 0:
+        raise ConfigError(f"callback_steps is {callback_steps!r}; expected a positive integer")
 
 
 def check_size(height: int, width: int, multiple: int = 8) -> None:

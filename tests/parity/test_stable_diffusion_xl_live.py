@@ -109,6 +109,11 @@ def with_scheduler(pair, folder: Path, name: str, **options):
 
 
 def call(pipe, **arguments):
+    """Call either pipeline; see `run`."""
+    return run(pipe, **{"prompt": PROMPTS[0], "num_inference_steps": 4, "output_type": "np"} | arguments)
+
+
+def run(pipe, **arguments):
     """Call either pipeline: NumPy arrays become its tensors, `seed` and `seeds` its generators."""
     is_ours = isinstance(pipe, ours.DiffusionPipeline)
     generator = ours.Generator if is_ours else torch.Generator
@@ -117,7 +122,7 @@ def call(pipe, **arguments):
         arguments["generator"] = [generator().manual_seed(seed) for seed in arguments.pop("seeds")]
     else:
         arguments["generator"] = generator().manual_seed(arguments.pop("seed", 0))
-    return pipe(**{"prompt": PROMPTS[0], "num_inference_steps": 4, "output_type": "np"} | arguments)
+    return pipe(**arguments)
 
 
 def assert_same(pair, tolerance: float = 1e-3, **arguments):

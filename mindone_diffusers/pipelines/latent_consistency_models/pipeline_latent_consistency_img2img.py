@@ -10,16 +10,13 @@ from ...image_processor import PipelineImageInput, check_output_type
 from ..denoising import denoise
 from ..images import check_strength
 from ..schedule import retrieve_timesteps
+from ..stable_diffusion.base import StableDiffusionImageBase
 from ..stable_diffusion.pipeline_output import StableDiffusionPipelineOutput
-from ..stable_diffusion.pipeline_stable_diffusion_img2img import StableDiffusionImg2ImgPipeline
 from .pipeline_latent_consistency_text2img import LatentConsistencyBase
 
 
-class LatentConsistencyModelImg2ImgPipeline(LatentConsistencyBase):
+class LatentConsistencyModelImg2ImgPipeline(LatentConsistencyBase, StableDiffusionImageBase):
     """Changes an image as a prompt says, in a few steps."""
-
-    get_timesteps = StableDiffusionImg2ImgPipeline.get_timesteps
-    prepare_latents = StableDiffusionImg2ImgPipeline.prepare_latents
 
     def __call__(
         self,

@@ -16,6 +16,9 @@ from ...schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from ...text_encoders.clip import CLIPTextModel, CLIPVisionModelWithProjection
 from .. import clip_prompts
 from ..guided import GuidedPipeline, check_lora_scale
+from ..images import latents_of_image
+from ..pipeline_utils import ImagePipelineOutput
+from ..schedule import get_timesteps, retrieve_timesteps
 from .pipeline_output import StableDiffusionPipelineOutput
 from .safety_checker import StableDiffusionSafetyChecker
 
@@ -47,6 +50,7 @@ class StableDiffusionBase(GuidedPipeline):
     _optional_components = ["safety_checker", "feature_extractor", "image_encoder"]
     _exclude_from_cpu_offload = ["safety_checker"]
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    _output_class = StableDiffusionPipelineOutput
     _scheduler_corrections: dict[str, Any] = {}
     """What `correct_early_configs` makes of a scheduler's config, of pipelines that the first checkpoints are for."""
 
@@ -64,17 +68,20 @@ class StableDiffusionBase(GuidedPipeline):
     ):
         if self._scheduler_corrections:
             correct_early_configs(scheduler, unet, self._scheduler_corrections)
-        if safety_checker is None and requires_safety_checker:
+        self._set_up(
+            requires_safety_checker, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
+            safety_checker=safety_checker, feature_extractor=feature_extractor, image_encoder=image_encoder,
+        )  # fmt: skip
+
+    def _set_up(self, requires_safety_checker: bool, **components: Any) -> None:
+        if components["safety_checker"] is None and requires_safety_checker:
             logger.warning(
                 f"{type(self).__name__} runs without its safety checker. Stable Diffusion's license asks you not to show unfiltered "
                 "results to the public; keep the checker in anything that is open to it."
             )
-        if safety_checker is not None and feature_extractor is None:
+        if components["safety_checker"] is not None and components["feature_extractor"] is None:
             raise ConfigError("a safety_checker needs a feature_extractor: pass one, or safety_checker=None")
-        self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler, safety_checker=safety_checker,
-            feature_extractor=feature_extractor, image_encoder=image_encoder,
-        )  # fmt: skip
+        self.register_modules(**components)
         self.register_to_config(requires_safety_checker=requires_safety_checker)
 
     def _embed(
@@ -101,14 +108,17 @@ class StableDiffusionBase(GuidedPipeline):
         """The images, as `output_type` says, and for each whether it was unsafe. `conditions` go to the VAE's decoder."""
         image, unsafe = latents, None
         if output_type != "latent":
-            image = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False, generator=generator, **conditions)[0]
-            image, unsafe = self.run_safety_checker(image, self.device, dtype)
+            image = self._decode_latents(latents, generator=generator, **conditions)
+            image, unsafe = self.run_safety_checker(image, self.device, dtype)[:2]
         shown = None if unsafe is None else [not flag for flag in unsafe]  # black images are 0 already
         return self.image_processor.postprocess(image, output_type, shown), unsafe
 
+    def _decode_latents(self, latents: Tensor, **conditions: Any) -> Tensor:
+        return self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False, **conditions)[0]
+
     def _finish(self, image: Any, unsafe: list[bool] | None, return_dict: bool) -> StableDiffusionPipelineOutput | tuple:
         self.maybe_free_model_hooks()
-        return StableDiffusionPipelineOutput(image, unsafe) if return_dict else (image, unsafe)
+        return self._output_class(image, unsafe) if return_dict else (image, unsafe)
 
     def encode_prompt(
         self,
@@ -153,21 +163,70 @@ class StableDiffusionBase(GuidedPipeline):
         return self.safety_checker(images=image, clip_input=Tensor(pixels).astype(dtype))
 
 
+class StableDiffusionUncheckedBase(StableDiffusionBase):
+    """Base of the pipelines that have no safety checker. They name their components themselves."""
+
+    _optional_components: list[str] = []
+    safety_checker = None
+
+    def _finish(self, image: Any, unsafe: None, return_dict: bool) -> ImagePipelineOutput | tuple:
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(image) if return_dict else (image,)
+
+
+class StableDiffusionImageBase(StableDiffusionBase):
+    """Base of the pipelines that add noise to an image and take it away again."""
+
+    def _set_timesteps(
+        self, num_inference_steps: int, strength: float, timesteps: list[int] | None = None, sigmas: list[float] | None = None
+    ) -> tuple[np.ndarray, int]:
+        """The scheduler's timesteps that the strength leaves, and how many steps they are.
+
+        Raises:
+            ConfigError: none are left.
+        """
+        _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
+        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device)
+        if not len(timesteps):
+            raise ConfigError(f"strength {strength} leaves none of the steps: pass a larger one, or more steps")
+        self._num_timesteps = len(timesteps)
+        return timesteps, num_inference_steps
+
+    def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[np.ndarray, int]:
+        """See `schedule.get_timesteps`. `device` is not used."""
+        return get_timesteps(self.scheduler, num_inference_steps, strength)
+
+    def prepare_latents(
+        self,
+        image: Tensor,
+        timestep: Any,
+        batch_size: int,
+        num_images_per_prompt: int,
+        dtype: Any,
+        device: Any,
+        generator: Any = None,
+    ) -> Tensor:
+        """See `images.latents_of_image`. `device` is not used."""
+        batch_size *= num_images_per_prompt
+        return latents_of_image(self._encode, self.scheduler, image, timestep, batch_size, dtype, generator)
+
+
 def correct_early_configs(scheduler: Any, unet: Any, corrections: dict[str, Any]) -> None:
     """Put right, with a FutureWarning each, what the first Stable Diffusion checkpoints' configs have wrong: these entries of the
     scheduler's, and a UNet's `sample_size` below 64 from before diffusers 0.9, which is 64."""
     for name, value in corrections.items():
         if scheduler is not None and scheduler.config.get(name, value) != value:
-            _correct(scheduler, name, value)
+            correct_config(scheduler, name, value)
     if unet is not None:
         size, version = unet.config.get("sample_size"), unet.config.get("_diffusers_version")
         if version is not None and Version(version).release < (0, 9) and isinstance(size, int) and size < 64:
-            _correct(unet, "sample_size", 64)
+            correct_config(unet, "sample_size", 64)
 
 
-def _correct(component: Any, name: str, value: Any) -> None:
+def correct_config(component: Any, name: str, value: Any) -> None:
+    """Put an entry of a component's config right, with a FutureWarning."""
     warnings.warn(
-        f"the config of this {type(component).__name__} has {name}={component.config[name]}, which is outdated for Stable Diffusion: "
+        f"the config of this {type(component).__name__} has {name}={component.config.get(name)}, which is outdated for Stable Diffusion: "
         f"{value} is used. Correct the file it was loaded from.",
         FutureWarning,
         stacklevel=4,

@@ -3,20 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from mindspore import Tensor
 
 from ...callbacks import MultiPipelineCallbacks, PipelineCallback
-from ...core.errors import ConfigError
 from ...image_processor import PipelineImageInput, check_output_type
 from ..denoising import denoise
-from ..images import check_strength, latents_of_image, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
-from ..schedule import get_timesteps, retrieve_timesteps
-from .base import StableDiffusionBase
+from ..images import check_strength, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
+from .base import StableDiffusionImageBase
 from .pipeline_output import StableDiffusionPipelineOutput
 
 
-class StableDiffusionImg2ImgPipeline(StableDiffusionBase):
+class StableDiffusionImg2ImgPipeline(StableDiffusionImageBase):
     """Changes an image as a prompt says: noise is added to it, and taken away again under the prompt's guidance.
 
     The components are `StableDiffusionBase`'s.
@@ -73,11 +70,7 @@ class StableDiffusionImg2ImgPipeline(StableDiffusionBase):
         tensors, images = self._embed(prompt, negative_prompt, num_images_per_prompt, prompt_embeds, negative_prompt_embeds)
         dtype = tensors["prompt_embeds"].dtype
         image = self.image_processor.preprocess(image)
-        _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
-        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device)
-        if not len(timesteps):
-            raise ConfigError(f"strength {strength} leaves none of the steps: pass a larger one, or more steps")
-        self._num_timesteps = len(timesteps)
+        timesteps, num_inference_steps = self._set_timesteps(num_inference_steps, strength, timesteps, sigmas)
         tensors["latents"] = self.prepare_latents(image, timesteps[:1], images, 1, dtype, self.device, generator)
         latents = denoise(
             self, timesteps, num_inference_steps, tensors, self._predictor(), self.prepare_extra_step_kwargs(generator, eta),
@@ -108,21 +101,3 @@ class StableDiffusionImg2ImgPipeline(StableDiffusionBase):
             prompt, callback_steps, negative_prompt, prompt_embeds, negative_prompt_embeds, ip_adapter_image, ip_adapter_image_embeds,
             callback_on_step_end_tensor_inputs,
         )  # fmt: skip
-
-    def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[np.ndarray, int]:
-        """See `schedule.get_timesteps`. `device` is not used."""
-        return get_timesteps(self.scheduler, num_inference_steps, strength)
-
-    def prepare_latents(
-        self,
-        image: Tensor,
-        timestep: Any,
-        batch_size: int,
-        num_images_per_prompt: int,
-        dtype: Any,
-        device: Any,
-        generator: Any = None,
-    ) -> Tensor:
-        """See `images.latents_of_image`. `device` is not used."""
-        batch_size *= num_images_per_prompt
-        return latents_of_image(self._encode, self.scheduler, image, timestep, batch_size, dtype, generator)

@@ -13,8 +13,8 @@ from ...models.unets.unet_2d_condition import UNet2DConditionModel
 from ...nn import functional as F
 from ...schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from ...text_encoders.clip import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
-from ..clip_prompts import encode_prompt_twice
-from ..guided import GuidedPipeline, check_lora_scale
+from ..clip_prompts import check_pooled, encode_prompt_twice
+from ..guided import GuidedPipeline, check_lora_scale, check_size
 from ..images import encode_image, unscale_latents, upcast
 from ..schedule import fraction, get_timesteps
 from .pipeline_output import StableDiffusionXLPipelineOutput
@@ -198,6 +198,63 @@ class StableDiffusionXLBase(GuidedPipeline):
             num_images_per_prompt=num_images_per_prompt, do_classifier_free_guidance=do_classifier_free_guidance, clip_skip=clip_skip,
             zeros_without_negative_prompt=self.config.force_zeros_for_empty_prompt, dtype=self.unet.dtype,
         )  # fmt: skip
+
+
+class StableDiffusionXLTextBase(StableDiffusionXLBase):
+    """Base of the pipelines that start from noise."""
+
+    def _sizes(
+        self,
+        tensors: dict[str, Any],
+        images: int,
+        original_size: Sequence[int],
+        crops_coords_top_left: Sequence[int],
+        target_size: Sequence[int],
+        negative_original_size: Sequence[int] | None,
+        negative_crops_coords_top_left: Sequence[int],
+        negative_target_size: Sequence[int] | None,
+    ) -> Tensor:
+        """What the UNet is told of the sizes and places of images drawn from noise, a row for each, with guidance also for the negative
+        prompts. Without both of theirs those are the same; with them, the rows alternate as in PyTorch diffusers."""
+        time_ids = self._time_ids((*original_size, *crops_coords_top_left, *target_size), tensors)
+        if self.do_classifier_free_guidance:
+            negative_ids = time_ids
+            if negative_original_size is not None and negative_target_size is not None:
+                negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
+            time_ids = F.cat((negative_ids, time_ids), 0)
+        return F.cat((time_ids,) * images, 0)
+
+    def check_inputs(
+        self,
+        prompt: Any,
+        prompt_2: Any,
+        height: int,
+        width: int,
+        callback_steps: int | None,
+        negative_prompt: Any = None,
+        negative_prompt_2: Any = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        ip_adapter_image: Any = None,
+        ip_adapter_image_embeds: Any = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> None:
+        """Check the arguments of `__call__`.
+
+        Raises:
+            ConfigError: a size that is not a multiple of 8, an unknown callback tensor, both or neither of a prompt and its embeddings,
+                a prompt of another type, embeddings of different shapes or without pooled ones.
+            UnsupportedError: IP-Adapter arguments.
+        """
+        check_size(height, width)
+        self._check_both_prompts(
+            prompt, prompt_2, callback_steps, negative_prompt, negative_prompt_2, prompt_embeds, negative_prompt_embeds, ip_adapter_image,
+            ip_adapter_image_embeds, callback_on_step_end_tensor_inputs,
+        )  # fmt: skip
+        check_pooled("", prompt_embeds, pooled_prompt_embeds)
+        check_pooled("negative_", negative_prompt_embeds, negative_pooled_prompt_embeds)
 
 
 class StableDiffusionXLImageBase(StableDiffusionXLBase):

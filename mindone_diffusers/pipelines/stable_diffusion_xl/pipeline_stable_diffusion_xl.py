@@ -9,22 +9,19 @@ from ...callbacks import MultiPipelineCallbacks, PipelineCallback
 from ...image_processor import PipelineImageInput, check_output_type
 from ...models.autoencoders.autoencoder_kl import AutoencoderKL
 from ...models.unets.unet_2d_condition import UNet2DConditionModel
-from ...nn import functional as F
 from ...schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from ...text_encoders.clip import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
-from ..clip_prompts import check_pooled
 from ..denoising import denoise
 from ..guidance import rescale_noise_cfg  # noqa: F401  (where PyTorch diffusers has it)
-from ..guided import check_size
 from ..schedule import end_early, retrieve_timesteps
-from .base import StableDiffusionXLBase
+from .base import StableDiffusionXLTextBase
 from .pipeline_output import StableDiffusionXLPipelineOutput
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPTokenizer
 
 
-class StableDiffusionXLPipeline(StableDiffusionXLBase):
+class StableDiffusionXLPipeline(StableDiffusionXLTextBase):
     """Draws images of prompts. Components and arguments are described at `StableDiffusionXLBase`."""
 
     def __init__(
@@ -130,13 +127,10 @@ class StableDiffusionXLPipeline(StableDiffusionXLBase):
             prompt, prompt_2, negative_prompt, negative_prompt_2, num_images_per_prompt, prompt_embeds, negative_prompt_embeds,
             pooled_prompt_embeds, negative_pooled_prompt_embeds,
         )  # fmt: skip
-        time_ids = self._time_ids((*(original_size or (height, width)), *crops_coords_top_left, *(target_size or (height, width))), tensors)
-        if self.do_classifier_free_guidance:
-            negative_ids = time_ids
-            if negative_original_size is not None and negative_target_size is not None:
-                negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
-            time_ids = F.cat((negative_ids, time_ids), 0)
-        tensors["add_time_ids"] = F.cat((time_ids,) * images, 0)
+        tensors["add_time_ids"] = self._sizes(
+            tensors, images, original_size or (height, width), crops_coords_top_left, target_size or (height, width),
+            negative_original_size, negative_crops_coords_top_left, negative_target_size,
+        )  # fmt: skip
 
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
         timesteps, num_inference_steps = end_early(self.scheduler, timesteps, num_inference_steps, denoising_end)
@@ -151,35 +145,3 @@ class StableDiffusionXLPipeline(StableDiffusionXLBase):
             callback_on_step_end, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         return self._finish(self._decode(latents, output_type), return_dict)
-
-    def check_inputs(
-        self,
-        prompt: Any,
-        prompt_2: Any,
-        height: int,
-        width: int,
-        callback_steps: int | None,
-        negative_prompt: Any = None,
-        negative_prompt_2: Any = None,
-        prompt_embeds: Tensor | None = None,
-        negative_prompt_embeds: Tensor | None = None,
-        pooled_prompt_embeds: Tensor | None = None,
-        negative_pooled_prompt_embeds: Tensor | None = None,
-        ip_adapter_image: Any = None,
-        ip_adapter_image_embeds: Any = None,
-        callback_on_step_end_tensor_inputs: list[str] | None = None,
-    ) -> None:
-        """Check the arguments of `__call__`.
-
-        Raises:
-            ConfigError: a size that is not a multiple of 8, an unknown callback tensor, both or neither of a prompt and its embeddings,
-                a prompt of another type, embeddings of different shapes or without pooled ones.
-            UnsupportedError: IP-Adapter arguments.
-        """
-        check_size(height, width)
-        self._check_both_prompts(
-            prompt, prompt_2, callback_steps, negative_prompt, negative_prompt_2, prompt_embeds, negative_prompt_embeds, ip_adapter_image,
-            ip_adapter_image_embeds, callback_on_step_end_tensor_inputs,
-        )  # fmt: skip
-        check_pooled("", prompt_embeds, pooled_prompt_embeds)
-        check_pooled("negative_", negative_prompt_embeds, negative_pooled_prompt_embeds)
