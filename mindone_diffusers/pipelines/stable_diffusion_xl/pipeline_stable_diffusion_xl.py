@@ -1,6 +1,6 @@
 """Text to image with Stable Diffusion XL (arXiv:2307.01952)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mindspore import Tensor
@@ -130,13 +130,10 @@ class StableDiffusionXLPipeline(StableDiffusionXLBase):
             prompt, prompt_2, negative_prompt, negative_prompt_2, num_images_per_prompt, prompt_embeds, negative_prompt_embeds,
             pooled_prompt_embeds, negative_pooled_prompt_embeds,
         )  # fmt: skip
-        time_ids = self._time_ids((*(original_size or (height, width)), *crops_coords_top_left, *(target_size or (height, width))), tensors)
-        if self.do_classifier_free_guidance:
-            negative_ids = time_ids
-            if negative_original_size is not None and negative_target_size is not None:
-                negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
-            time_ids = F.cat((negative_ids, time_ids), 0)
-        tensors["add_time_ids"] = F.cat((time_ids,) * images, 0)
+        tensors["add_time_ids"] = self._text_conditions(
+            tensors, images, (height, width), original_size, crops_coords_top_left, target_size, negative_original_size,
+            negative_crops_coords_top_left, negative_target_size,
+        )  # fmt: skip
 
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
         timesteps, num_inference_steps = end_early(self.scheduler, timesteps, num_inference_steps, denoising_end)
@@ -151,6 +148,28 @@ class StableDiffusionXLPipeline(StableDiffusionXLBase):
             callback_on_step_end, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         return self._finish(self._decode(latents, output_type), return_dict)
+
+    def _text_conditions(
+        self,
+        tensors: dict[str, Any],
+        images: int,
+        size: tuple[int, int],
+        original_size: Sequence[int] | None,
+        crops_coords_top_left: Sequence[int],
+        target_size: Sequence[int] | None,
+        negative_original_size: Sequence[int] | None,
+        negative_crops_coords_top_left: Sequence[int],
+        negative_target_size: Sequence[int] | None,
+    ) -> Tensor:
+        """What the UNet is told of the images' sizes and places, in turn for a negative prompt and a prompt with guidance. `size` is the
+        default."""
+        time_ids = self._time_ids((*(original_size or size), *crops_coords_top_left, *(target_size or size)), tensors)
+        if self.do_classifier_free_guidance:
+            negative_ids = time_ids
+            if negative_original_size is not None and negative_target_size is not None:
+                negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
+            time_ids = F.cat((negative_ids, time_ids), 0)
+        return F.cat((time_ids,) * images, 0)
 
     def check_inputs(
         self,
