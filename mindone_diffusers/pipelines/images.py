@@ -131,3 +131,14 @@ def latents_of_image(
 def check_strength(strength: float) -> None:
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength is {strength}; expected a number from 0 to 1")
+
+
+def check_steps_left(timesteps: Any, strength: float) -> None:
+    if not len(timesteps):
+        raise ConfigError(f"strength {strength} leaves none of the steps: pass a larger one, or more steps")
+
+
+def check_steps(strength: float, num_inference_steps: int) -> None:
+    check_strength(strength)
+    if not isinstance(num_inference_steps, int) or num_inference_steps <= 0:
+        raise ConfigError(f"num_inference_steps is {num_inference_steps!r}; expected a positive integer")

@@ -51,6 +51,42 @@ class InpaintMixin:
         size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         return prepare_mask_latents(self._encode, mask, masked_image, batch_size, size, dtype, generator, do_classifier_free_guidance)
 
+    def _start_painting(
+        self,
+        tensors: dict[str, Any],
+        images: int,
+        pixels: Tensor,
+        mask: Tensor,
+        masked_image: Tensor | None,
+        generator: Any,
+        latents: Tensor | None,
+        timestep: np.ndarray,
+        from_noise: bool,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Put the latents, the mask and what it leaves of the image into `denoise`'s tensors.
+
+        Args:
+            tensors: with the prompts' embeddings.
+            images: images to draw.
+            pixels, mask, masked_image: see `preprocess_with_mask`.
+            generator, latents, timestep, from_noise, options: see `start_latents`.
+
+        Returns:
+            The noise, and of a UNet that is not shown the mask the image's latents: `keep_unmasked` takes both.
+        """
+        channels, unet_channels = self.vae.config.latent_channels, self.unet.config.in_channels
+        (height, width), dtype = mask.shape[2:], tensors["prompt_embeds"].dtype
+        tensors["latents"], noise, *clean = self.prepare_latents(
+            images, channels, height, width, dtype, self.device, generator, latents, pixels, timestep, from_noise, return_noise=True,
+            return_image_latents=unet_channels == 4, **options,
+        )  # fmt: skip
+        tensors["mask"], tensors["masked_image_latents"] = self.prepare_mask_latents(
+            mask, masked_image, images, height, width, dtype, self.device, generator, self.do_classifier_free_guidance
+        )
+        check_channels(unet_channels, channels, tensors["mask"], tensors["masked_image_latents"])
+        return noise, clean[0] if clean else None
+
 
 def check_mask_crop(padding_mask_crop: int | None, image: Any, mask_image: Any, output_type: str | None) -> None:
     if padding_mask_crop is None:
@@ -67,8 +103,8 @@ def preprocess_with_mask(
     image: Any,
     mask_image: Any,
     masked_image_latents: Tensor | None,
-    height: int,
-    width: int,
+    height: int | None,
+    width: int | None,
     padding_mask_crop: int | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int, int, int] | None]:
     """An image and its mask at the same size, what the mask leaves of it, and the part of them that is painted.
@@ -78,8 +114,8 @@ def preprocess_with_mask(
         image: see `VaeImageProcessor.preprocess`.
         mask_image: likewise; white where to paint.
         masked_image_latents: instead of what the mask leaves.
-        height: in pixels.
-        width: in pixels.
+        height: in pixels, by default the image's.
+        width: likewise.
         padding_mask_crop: cut both to the mask's bounding box, with this margin.
 
     Returns:
@@ -87,11 +123,13 @@ def preprocess_with_mask(
         were cut.
     """
     masks, crop, resize_mode = make_mask_processor(vae_scale_factor), None, "default"
-    if padding_mask_crop is not None:
-        crop, resize_mode = masks.get_crop_region(mask_image, width, height, pad=padding_mask_crop), "fill"
-    options = {"height": height, "width": width, "crops_coords": crop, "resize_mode": resize_mode}
     processor = VaeImageProcessor(vae_scale_factor=vae_scale_factor)
-    pixels, mask = processor.preprocess(image, **options), masks.preprocess(mask_image, **options)
+    if padding_mask_crop is not None:
+        height, width = processor.get_default_height_width(image, height, width)
+        crop, resize_mode = masks.get_crop_region(mask_image, width, height, pad=padding_mask_crop), "fill"
+    options = {"crops_coords": crop, "resize_mode": resize_mode}
+    pixels = processor.preprocess(image, height, width, **options)
+    mask = masks.preprocess(mask_image, height or pixels.shape[2], width or pixels.shape[3], **options)
     masked = masked_image_latents
     if masked is None and pixels.shape[1] != processor.config.vae_latent_channels:
         masked = pixels * (mask < 0.5).astype(pixels.dtype)

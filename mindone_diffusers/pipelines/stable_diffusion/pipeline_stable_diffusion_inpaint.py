@@ -14,7 +14,6 @@ from ..guided import check_size
 from ..images import check_strength, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
 from ..inpainting import (
     InpaintMixin,
-    check_channels,
     check_mask_crop,
     keep_unmasked,
     mask_and_rest,
@@ -103,19 +102,11 @@ class StableDiffusionInpaintPipeline(InpaintMixin, StableDiffusionBase):
             self.vae_scale_factor, image, mask_image, masked_image_latents, height, width, padding_mask_crop
         )
 
-        channels, unet_channels = self.vae.config.latent_channels, self.unet.config.in_channels
-        tensors["latents"], noise, *clean = self.prepare_latents(
-            images, channels, height, width, dtype, self.device, generator, latents, pixels, timesteps[:1], strength == 1.0,
-            return_noise=True, return_image_latents=unet_channels == 4,
-        )  # fmt: skip
-        tensors["mask"], tensors["masked_image_latents"] = self.prepare_mask_latents(
-            mask, masked, images, height, width, dtype, self.device, generator, self.do_classifier_free_guidance
-        )
-        check_channels(unet_channels, channels, tensors["mask"], tensors["masked_image_latents"])
+        noise, clean = self._start_painting(tensors, images, pixels, mask, masked, generator, latents, timesteps[:1], strength == 1.0)
         latents = denoise(
-            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if unet_channels == 9 else None),
+            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if clean is None else None),
             self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end, callback_on_step_end_tensor_inputs,
-            keep_unmasked(self.scheduler, timesteps, clean[0], noise) if unet_channels == 4 else None,
+            None if clean is None else keep_unmasked(self.scheduler, timesteps, clean, noise),
         )  # fmt: skip
         conditions = {}
         if type(self.vae).__name__ == "AsymmetricAutoencoderKL":  # whose decoder is shown the image around the mask

@@ -72,8 +72,8 @@ class StableDiffusionXLBase(GuidedPipeline):
         pooled_prompt_embeds: Tensor | None,
         negative_pooled_prompt_embeds: Tensor | None,
     ) -> tuple[dict[str, Tensor | None], int]:
-        """The embeddings that the UNet takes and callbacks are given, and how many images they draw. With guidance they hold the negative
-        prompts' first."""
+        """The embeddings that the UNet takes and callbacks are given, and how many images they draw. With guidance the UNet's hold the
+        negative prompts' first."""
         prompt_embeds, negative_prompt_embeds, add_text_embeds, negative_pooled_prompt_embeds = self.encode_prompt(
             prompt, prompt_2, self.device, num_images_per_prompt, self.do_classifier_free_guidance, negative_prompt, negative_prompt_2,
             prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds,
@@ -84,7 +84,10 @@ class StableDiffusionXLBase(GuidedPipeline):
             prompt_embeds = F.cat((negative_prompt_embeds, prompt_embeds), 0)
             add_text_embeds = F.cat((negative_pooled_prompt_embeds, add_text_embeds), 0)
         w_embedding = self._scale_embedding(images, prompt_embeds.dtype)
-        return {"prompt_embeds": prompt_embeds, "add_text_embeds": add_text_embeds, "w_embedding": w_embedding}, images
+        return {
+            "prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds, "add_text_embeds": add_text_embeds,
+            "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds, "w_embedding": w_embedding,
+        }, images  # fmt: skip
 
     def _conditions(self, tensors: dict[str, Any]) -> dict[str, Tensor]:
         return {"text_embeds": tensors["add_text_embeds"], "time_ids": tensors["add_time_ids"]}

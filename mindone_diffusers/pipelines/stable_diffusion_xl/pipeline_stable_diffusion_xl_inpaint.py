@@ -13,7 +13,6 @@ from ..guided import check_size
 from ..images import check_strength, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
 from ..inpainting import (
     InpaintMixin,
-    check_channels,
     check_mask_crop,
     keep_unmasked,
     mask_and_rest,
@@ -117,7 +116,6 @@ class StableDiffusionXLInpaintPipeline(InpaintMixin, StableDiffusionXLImageBase)
             prompt, prompt_2, negative_prompt, negative_prompt_2, num_images_per_prompt, prompt_embeds, negative_prompt_embeds,
             pooled_prompt_embeds, negative_pooled_prompt_embeds,
         )  # fmt: skip
-        dtype = tensors["prompt_embeds"].dtype
         _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
         timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device, denoising_start)
         if num_inference_steps < 1:
@@ -126,15 +124,9 @@ class StableDiffusionXLInpaintPipeline(InpaintMixin, StableDiffusionXLImageBase)
         pixels, mask, masked, crop = preprocess_with_mask(
             self.vae_scale_factor, image, mask_image, masked_image_latents, height, width, padding_mask_crop
         )
-        channels, unet_channels = self.vae.config.latent_channels, self.unet.config.in_channels
-        tensors["latents"], noise, *clean = self.prepare_latents(
-            images, channels, height, width, dtype, self.device, generator, latents, pixels, timesteps[:1], strength == 1.0,
-            denoising_start is None, return_noise=True, return_image_latents=unet_channels == 4,
-        )  # fmt: skip
-        tensors["mask"], tensors["masked_image_latents"] = self.prepare_mask_latents(
-            mask, masked, images, height, width, dtype, self.device, generator, self.do_classifier_free_guidance
+        noise, clean = self._start_painting(
+            tensors, images, pixels, mask, masked, generator, latents, timesteps[:1], strength == 1.0, add_noise=denoising_start is None
         )
-        check_channels(unet_channels, channels, tensors["mask"], tensors["masked_image_latents"])
         tensors["add_time_ids"] = self._micro_conditions(
             tensors, images, original_size, crops_coords_top_left, target_size, negative_original_size, negative_crops_coords_top_left,
             negative_target_size, aesthetic_score, negative_aesthetic_score,
@@ -143,9 +135,9 @@ class StableDiffusionXLInpaintPipeline(InpaintMixin, StableDiffusionXLImageBase)
         timesteps, num_inference_steps = end_early(self.scheduler, timesteps, num_inference_steps, denoising_end)
         self._num_timesteps = len(timesteps)
         latents = denoise(
-            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if unet_channels == 9 else None),
+            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if clean is None else None),
             self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end, callback_on_step_end_tensor_inputs,
-            keep_unmasked(self.scheduler, timesteps, clean[0], noise) if unet_channels == 4 else None,
+            None if clean is None else keep_unmasked(self.scheduler, timesteps, clean, noise),
         )  # fmt: skip
         result = self._decode(latents, output_type)
         if crop is not None:
