@@ -28,6 +28,7 @@ class InpaintMixin:
     """Methods of PyTorch diffusers' pipelines that paint in an image."""
 
     _encode: Encode
+    _guided_batch: Callable[[Tensor, Tensor], Tensor]
     vae_scale_factor: int
 
     @property
@@ -50,6 +51,10 @@ class InpaintMixin:
         """See `inpainting.prepare_mask_latents`. `device` is not used."""
         size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         return prepare_mask_latents(self._encode, mask, masked_image, batch_size, size, dtype, generator, do_classifier_free_guidance)
+
+    def _shown(self, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Mask and masked image as often as guidance needs them."""
+        return tuple(None if tensor is None else self._guided_batch(tensor, tensor) for tensor in tensors)
 
 
 def check_mask_crop(padding_mask_crop: int | None, image: Any, mask_image: Any, output_type: str | None) -> None:

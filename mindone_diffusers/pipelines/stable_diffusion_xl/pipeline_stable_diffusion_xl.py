@@ -131,12 +131,11 @@ class StableDiffusionXLPipeline(StableDiffusionXLBase):
             pooled_prompt_embeds, negative_pooled_prompt_embeds,
         )  # fmt: skip
         time_ids = self._time_ids((*(original_size or (height, width)), *crops_coords_top_left, *(target_size or (height, width))), tensors)
-        if self.do_classifier_free_guidance:
-            negative_ids = time_ids
-            if negative_original_size is not None and negative_target_size is not None:
-                negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
-            time_ids = F.cat((negative_ids, time_ids), 0)
-        tensors["add_time_ids"] = F.cat((time_ids,) * images, 0)
+        negative_ids = time_ids
+        if negative_original_size is not None and negative_target_size is not None:
+            negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
+        tensors["negative_add_time_ids"] = negative_ids
+        tensors["add_time_ids"] = F.cat((self._guided_batch(time_ids, negative_ids),) * images, 0)
 
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
         timesteps, num_inference_steps = end_early(self.scheduler, timesteps, num_inference_steps, denoising_end)

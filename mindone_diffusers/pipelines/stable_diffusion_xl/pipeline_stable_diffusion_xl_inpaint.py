@@ -131,8 +131,8 @@ class StableDiffusionXLInpaintPipeline(InpaintMixin, StableDiffusionXLImageBase)
             images, channels, height, width, dtype, self.device, generator, latents, pixels, timesteps[:1], strength == 1.0,
             denoising_start is None, return_noise=True, return_image_latents=unet_channels == 4,
         )  # fmt: skip
-        tensors["mask"], tensors["masked_image_latents"] = self.prepare_mask_latents(
-            mask, masked, images, height, width, dtype, self.device, generator, self.do_classifier_free_guidance
+        tensors["mask"], tensors["masked_image_latents"] = self._shown(
+            *self.prepare_mask_latents(mask, masked, images, height, width, dtype, self.device, generator, False)
         )
         check_channels(unet_channels, channels, tensors["mask"], tensors["masked_image_latents"])
         tensors["add_time_ids"] = self._micro_conditions(
