@@ -35,4 +35,10 @@ def forget_compiled(cell: ms.nn.Cell) -> None:
     MindSpore keeps a compiled graph by the cell's creation time and the arguments' signature, and does not see that
     an attribute, a sub-cell or a Parameter object was replaced.
     """
-    cell._create_time = time.time_ns()
+    exchange_compiled(cell, time.time_ns())
+
+
+def exchange_compiled(cell: ms.nn.Cell, created: int) -> int:
+    """Have MindSpore use the graphs that it compiled while the cell's creation time was `created`, and return that of its graphs so far."""
+    before, cell._create_time = cell._create_time, created
+    return before

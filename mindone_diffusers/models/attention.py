@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import mindspore as ms
@@ -373,6 +374,17 @@ class _Sliced:
         return F.cat(outputs, 0).reshape(shape)
 
 
+class _Perturbed(_Fused):
+    """Of the last of `parts` equal parts of the batch each token attends to itself alone (arXiv:2403.17377)."""
+
+    parts: int
+
+    def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        rows = query.shape[0] - query.shape[0] // self.parts
+        mask = None if mask is None else mask[:rows]
+        return F.cat((_Fused.attend(self, attn, query[:rows], key[:rows], value[:rows], mask), value[rows:]), 0)
+
+
 class AttnProcessor(_PlainProjection, _Explicit):
     """Attention step by step, honouring `upcast_attention` and `upcast_softmax`."""
 
@@ -395,6 +407,18 @@ class AttnAddedKVProcessor2_0(_AddedProjection, _Fused):
 
 class SlicedAttnAddedKVProcessor(_AddedProjection, _Sliced):
     """`AttnAddedKVProcessor` in slices of `slice_size` heads."""
+
+
+class PAGIdentitySelfAttnProcessor2_0(_PlainProjection, _Perturbed):
+    """Self-attention for perturbed attention guidance alone: of the predictions with the prompt, then the perturbed ones."""
+
+    parts = 2
+
+
+class PAGCFGIdentitySelfAttnProcessor2_0(_PlainProjection, _Perturbed):
+    """The same with classifier-free guidance: of the predictions without the prompt, with it, and perturbed."""
+
+    parts = 3
 
 
 ADDED_KV_ATTENTION_PROCESSORS = (AttnAddedKVProcessor, SlicedAttnAddedKVProcessor, AttnAddedKVProcessor2_0)
@@ -427,6 +451,21 @@ class AttentionMixin:
         for name, attention in attentions.items():
             attention.set_processor(processor[name])
         self._recompile()
+
+    @contextmanager
+    def replaced_attn_processors(self, processors: Mapping[str, Any]) -> Iterator[None]:
+        """Meanwhile, these processors in the attentions of these names, as in `attn_processors`. Graphs compiled with them are kept for
+        the next time."""
+        attentions, original, variant = self._attentions(), self.attn_processors, self._variant
+        self._switch_variant(variant + tuple(processors.items()))
+        try:
+            for name, processor in processors.items():
+                attentions[name].set_processor(processor)
+            yield
+        finally:
+            for name in processors:
+                attentions[name].set_processor(original[name])
+            self._switch_variant(variant)
 
     def set_default_attn_processor(self) -> None:
         """`AttnProcessor`, or `AttnAddedKVProcessor` for attentions with added projections, everywhere.

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import mindspore as ms
@@ -42,6 +43,8 @@ class ModelMixin(nn.Module):
         self._filled = False
         self._graph_options: dict[str, Any] | None = None
         self._compiled: dict[str, Any] = {}
+        self._variant: tuple[Hashable, ...] = ()
+        self._other_variants: dict[tuple[Hashable, ...], tuple[dict[str, Any], int]] = {}
 
     # Parameters
 
@@ -206,8 +209,17 @@ class ModelMixin(nn.Module):
         return self
 
     def _recompile(self) -> None:
-        self._compiled = {}
+        self._compiled, self._other_variants = {}, {}
         graph.forget_compiled(self)
+
+    def _switch_variant(self, variant: tuple[Hashable, ...]) -> None:
+        """The model is changed into another variant of itself; () is the first. Each keeps its graphs for when it comes back, until
+        `_recompile`."""
+        if variant == self._variant:
+            return
+        compiled, created = self._other_variants.pop(variant, ({}, time.time_ns()))
+        self._other_variants[self._variant] = self._compiled, graph.exchange_compiled(self, created)
+        self._compiled, self._variant = compiled, variant
 
     # Files
 

@@ -6,7 +6,6 @@ from mindspore import Tensor
 
 from ..core.errors import ConfigError
 from ..nn import functional as F
-from .denoising import Predict
 from .guidance import instruct_pix2pix_guidance
 from .guided import GuidedPipeline
 from .images import repeat_to, retrieve_latents
@@ -17,9 +16,14 @@ class EditingPipeline(GuidedPipeline):
 
     _image_guidance_scale: float
 
-    def _triple(self, positive: Tensor, negative: Tensor | None) -> Tensor:
-        """Embeddings as the guidance wants them: for predictions with instruction and image, with the image alone, with neither."""
+    def _guided_batch(self, positive: Tensor, negative: Tensor | None) -> Tensor:
+        """For predictions with instruction and image, with the image alone, with neither."""
         return F.cat((positive, negative, negative), 0) if self.do_classifier_free_guidance else positive
+
+    def _guide(self, noise_pred: Tensor, t: float) -> Tensor:
+        if not self.do_classifier_free_guidance:
+            return noise_pred
+        return instruct_pix2pix_guidance(noise_pred, self.guidance_scale, self.image_guidance_scale, self.guidance_rescale)
 
     def _check_edited(self, image_latents: Tensor) -> None:
         channels, expected = self.vae.config.latent_channels, self.unet.config.in_channels
@@ -28,22 +32,6 @@ class EditingPipeline(GuidedPipeline):
                 f"latents and image have {channels} and {image_latents.shape[1]} channels; the UNet takes {expected}: pass other images, "
                 "or use the UNet of an InstructPix2Pix model"
             )
-
-    def _edit_predictor(self) -> Predict:
-        """The prediction of a step, for `denoise`; the image is its tensor "image_latents"."""
-        guided = self.do_classifier_free_guidance
-
-        def predict(latents: Tensor, t: float, tensors: dict[str, Any]) -> Tensor:
-            sample = self.scheduler.scale_model_input(F.cat((latents,) * 3, 0) if guided else latents, t)
-            noise_pred = self.unet(
-                F.cat((sample, tensors["image_latents"]), 1), t, encoder_hidden_states=tensors["prompt_embeds"],
-                cross_attention_kwargs=self.cross_attention_kwargs, added_cond_kwargs=self._conditions(tensors), return_dict=False,
-            )[0]  # fmt: skip
-            if not guided:
-                return noise_pred
-            return instruct_pix2pix_guidance(noise_pred, self.guidance_scale, self.image_guidance_scale, self.guidance_rescale)
-
-        return predict
 
     def prepare_image_latents(
         self,
@@ -85,3 +73,8 @@ class EditingPipeline(GuidedPipeline):
     @property
     def do_classifier_free_guidance(self) -> bool:
         return self.guidance_scale > 1.0 and self.image_guidance_scale >= 1.0
+
+
+def edited_image(tensors: dict[str, Any]) -> tuple[Tensor]:
+    """What the UNet takes beside the latents."""
+    return (tensors["image_latents"],)

@@ -26,6 +26,30 @@ def classifier_free_guidance(noise_pred: Tensor, guidance_scale: float, guidance
     return rescale_noise_cfg(guided, with_prompt, guidance_rescale) if guidance_rescale > 0.0 else guided
 
 
+def perturbed_attention_guidance(
+    noise_pred: Tensor, pag_scale: float, guidance_scale: float | None, guidance_rescale: float = 0.0
+) -> Tensor:
+    """Guidance away from what the model predicts with perturbed self-attention (arXiv:2403.17377), beside classifier-free
+    guidance or alone.
+
+    Args:
+        noise_pred: predictions without the prompt, with it, and perturbed with it, (3 * batch, ...); without classifier-free guidance the
+            last two.
+        pag_scale: how far to go away from the perturbed prediction.
+        guidance_scale: see `classifier_free_guidance`; None for none.
+        guidance_rescale: see `rescale_noise_cfg`; only with classifier-free guidance.
+
+    Returns:
+        (batch, ...).
+    """
+    if guidance_scale is None:
+        with_prompt, perturbed = F.chunk(noise_pred, 2)
+        return with_prompt + pag_scale * (with_prompt - perturbed)
+    without, with_prompt, perturbed = F.chunk(noise_pred, 3)
+    guided = without + guidance_scale * (with_prompt - without) + pag_scale * (with_prompt - perturbed)
+    return rescale_noise_cfg(guided, with_prompt, guidance_rescale) if guidance_rescale > 0.0 else guided
+
+
 def instruct_pix2pix_guidance(
     noise_pred: Tensor, guidance_scale: float, image_guidance_scale: float, guidance_rescale: float = 0.0
 ) -> Tensor:

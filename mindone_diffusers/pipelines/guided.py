@@ -44,17 +44,30 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
     def _scale_embedding(self, images: int, dtype: Any) -> Tensor | None:
         """The guidance scale for a distilled UNet, which takes it as an input; of others None."""
         size = self.unet.config.time_cond_proj_dim
-        return None if size is None else self.get_guidance_scale_embedding(np.full(images, self.guidance_scale - 1), size).astype(dtype)
+        if size is None:
+            return None
+        embedding = self.get_guidance_scale_embedding(np.full(images, self.guidance_scale - 1), size).astype(dtype)
+        return self._guided_batch(embedding, embedding)
 
     def _conditions(self, tensors: dict[str, Any]) -> dict[str, Tensor] | None:
         """What the UNet is told beside the embedded prompt, from `denoise`'s tensors: its `added_cond_kwargs`."""
+
+    def _guided_batch(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """One batch of what the UNet takes for each of the predictions that guidance needs: the negative prompts' first."""
+        return F.cat((negative, positive), 0) if self.do_classifier_free_guidance else positive
+
+    def _guide(self, noise_pred: Tensor, t: float) -> Tensor:
+        """One prediction from those of such a batch."""
+        if not self.do_classifier_free_guidance:
+            return noise_pred
+        return classifier_free_guidance(noise_pred, self.guidance_scale, self.guidance_rescale)
 
     def _predictor(
         self,
         extra_channels: Callable[[dict[str, Any]], tuple[Tensor, ...]] | None = None,
         control: Callable[[Tensor, float, dict[str, Any]], dict[str, Any]] | None = None,
     ) -> Predict:
-        """The prediction of a step, for `denoise`: the UNet's, guided.
+        """The prediction of a step, for `denoise`: the UNet's, guided. A callback may switch guidance off on the way.
 
         Args:
             extra_channels: gives, from `denoise`'s tensors, what the UNet takes beside the latents.
@@ -63,8 +76,7 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
         """
 
         def predict(latents: Tensor, t: float, tensors: dict[str, Any]) -> Tensor:
-            guided = self.do_classifier_free_guidance  # a callback may have switched it off
-            sample = self.scheduler.scale_model_input(F.cat((latents, latents), 0) if guided else latents, t)
+            sample = self.scheduler.scale_model_input(self._guided_batch(latents, latents), t)
             noise_pred = self.unet(
                 sample if extra_channels is None else F.cat((sample, *extra_channels(tensors)), 1),
                 t,
@@ -75,7 +87,7 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
                 return_dict=False,
                 **({} if control is None else control(sample, t, tensors)),
             )[0]
-            return classifier_free_guidance(noise_pred, self.guidance_scale, self.guidance_rescale) if guided else noise_pred
+            return self._guide(noise_pred, t)
 
         return predict
 

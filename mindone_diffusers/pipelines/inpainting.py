@@ -28,6 +28,7 @@ class InpaintMixin:
     """Methods of PyTorch diffusers' pipelines that paint in an image."""
 
     _encode: Encode
+    _guided_batch: Callable[[Tensor, Tensor], Tensor]
     vae_scale_factor: int
 
     @property
@@ -81,11 +82,15 @@ class InpaintMixin:
             images, channels, height, width, dtype, self.device, generator, latents, pixels, timestep, from_noise, return_noise=True,
             return_image_latents=unet_channels == 4, **options,
         )  # fmt: skip
-        tensors["mask"], tensors["masked_image_latents"] = self.prepare_mask_latents(
-            mask, masked_image, images, height, width, dtype, self.device, generator, self.do_classifier_free_guidance
+        tensors["mask"], tensors["masked_image_latents"] = self._shown(
+            *self.prepare_mask_latents(mask, masked_image, images, height, width, dtype, self.device, generator, False)
         )
         check_channels(unet_channels, channels, tensors["mask"], tensors["masked_image_latents"])
         return noise, clean[0] if clean else None
+
+    def _shown(self, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Mask and masked image as often as guidance needs them."""
+        return tuple(None if tensor is None else self._guided_batch(tensor, tensor) for tensor in tensors)
 
 
 def check_mask_crop(padding_mask_crop: int | None, image: Any, mask_image: Any, output_type: str | None) -> None:

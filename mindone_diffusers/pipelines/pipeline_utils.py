@@ -423,11 +423,12 @@ class StableDiffusionMixin:
     def disable_vae_tiling(self) -> None:
         self.vae.disable_tiling()
 
-    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> NoReturn:
-        raise UnsupportedError("FreeU is not there yet: leave the call out.")
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """See `UNet2DConditionModel.enable_freeu`."""
+        self.unet.enable_freeu(s1, s2, b1, b2)
 
     def disable_freeu(self) -> None:
-        """It is never enabled."""
+        self.unet.disable_freeu()
 
     def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> NoReturn:
         raise UnsupportedError("Fused projections of queries, keys and values are not there yet: leave the call out.")

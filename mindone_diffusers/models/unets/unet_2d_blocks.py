@@ -14,6 +14,7 @@ from ... import nn
 from ...core.errors import ConfigError
 from ...nn import functional as F
 from ..attention import Attention, AttnAddedKVProcessor2_0
+from ..freeu import apply_freeu
 from ..normalization import AdaGroupNorm
 from ..resnet import (
     Downsample2D,
@@ -463,6 +464,8 @@ class _Up(_Stage):
 
     options = (*_Stage.options, "prev_output_channel", "temb_channels", "resolution_idx", "add_upsample")
     joins_states: ClassVar[bool] = True
+    freeu: tuple[float, float] | None = None
+    """The scales of `apply_freeu`."""
 
     def __init__(
         self,
@@ -528,7 +531,10 @@ class _Up(_Stage):
         """
         for i, resnet in enumerate(self.resnets):
             if self.joins_states:
-                hidden_states = F.cat((hidden_states, res_hidden_states_tuple[-1 - i]), 1)
+                state = res_hidden_states_tuple[-1 - i]
+                if self.freeu is not None:
+                    hidden_states, state = apply_freeu(hidden_states, state, self.freeu[0], self.freeu[1])
+                hidden_states = F.cat((hidden_states, state), 1)
             hidden_states = resnet(hidden_states, temb)
             hidden_states = self.attend(
                 i, hidden_states, temb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask

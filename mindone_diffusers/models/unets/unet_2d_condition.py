@@ -15,7 +15,7 @@ from ..embeddings import GaussianFourierProjection, GLIGENTextBoundingboxProject
 from ..inputs import cast, mutable
 from ..transformers.transformer_2d import additive_mask
 from .conditioning import ConditionedModel
-from .unet_2d_blocks import get_down_blocks, get_mid_block, get_up_block, per_stage
+from .unet_2d_blocks import CrossAttnUpBlock2D, UpBlock2D, get_down_blocks, get_mid_block, get_up_block, per_stage
 
 
 @dataclass
@@ -367,6 +367,26 @@ class UNet2DConditionModel(ConditionedModel):
         if self.conv_norm_out is not None:
             sample = self.conv_act(self.conv_norm_out(sample))
         return (self.conv_out(sample),)
+
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """FreeU (arXiv:2309.11497) from now on, where the first two stages of the way up are `UpBlock2D` or `CrossAttnUpBlock2D`; see
+        `models.freeu`.
+
+        Args:
+            s1, s2: scales of the skip connections' low frequencies in the first stage and in the second, below 1 for less.
+            b1, b2: scales of half of the backbone's channels, above 1 for more. If one of the four is 0, nothing is changed.
+        """
+        self._set_freeu(((b1, s1), (b2, s2)) if s1 and s2 and b1 and b2 else (None, None))
+
+    def disable_freeu(self) -> None:
+        """No FreeU any more."""
+        self._set_freeu((None, None))
+
+    def _set_freeu(self, scales: tuple[tuple[float, float] | None, ...]) -> None:
+        for block, pair in zip(self.up_blocks, scales):
+            if type(block) in (UpBlock2D, CrossAttnUpBlock2D):
+                block.freeu = pair
+        self._recompile()
 
     def project_context(self, encoder_hidden_states: Tensor, added: dict[str, Tensor]) -> Tensor:
         """The context that `encoder_hid_dim_type` makes."""

@@ -96,7 +96,6 @@ class StableDiffusionXLControlNetPipeline(TextControlMixin, StableDiffusionXLCon
             tensors, images, original_size or size, crops_coords_top_left, target_size or size, negative_original_size,
             negative_crops_coords_top_left, negative_target_size,
         )  # fmt: skip
-        tensors["negative_add_time_ids"] = tensors["add_time_ids"][:1]  # for callbacks; it has no effect
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
         control = self._control(
             len(timesteps), len(controls), controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode

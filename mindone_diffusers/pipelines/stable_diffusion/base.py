@@ -11,7 +11,6 @@ from ...core import logging
 from ...core.errors import ConfigError
 from ...models.autoencoders.autoencoder_kl import AutoencoderKL
 from ...models.unets.unet_2d_condition import UNet2DConditionModel
-from ...nn import functional as F
 from ...schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from ...text_encoders.clip import CLIPTextModel, CLIPVisionModelWithProjection
 from .. import clip_prompts
@@ -99,8 +98,7 @@ class StableDiffusionBase(GuidedPipeline):
             negative_prompt_embeds, (self.cross_attention_kwargs or {}).get("scale"), self.clip_skip,
         )  # fmt: skip
         images = prompt_embeds.shape[0]
-        if self.do_classifier_free_guidance:
-            prompt_embeds = F.cat((negative_prompt_embeds, prompt_embeds), 0)
+        prompt_embeds = self._guided_batch(prompt_embeds, negative_prompt_embeds)
         w_embedding = self._scale_embedding(images, prompt_embeds.dtype)
         return {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds, "w_embedding": w_embedding}, images
 

@@ -81,8 +81,7 @@ class StableDiffusionPipeline(StableDiffusionBase):
         callback_on_step_end_tensor_inputs = self._begin(
             guidance_scale, clip_skip, cross_attention_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs, guidance_rescale
         )
-        if not height or not width:
-            height, width = self._default_size()
+        height, width = self._size(height, width)
         self.check_inputs(
             prompt, height, width, None, negative_prompt, prompt_embeds, negative_prompt_embeds, ip_adapter_image,
             ip_adapter_image_embeds, callback_on_step_end_tensor_inputs,
@@ -100,6 +99,9 @@ class StableDiffusionPipeline(StableDiffusionBase):
             callback_on_step_end, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         return self._finish(*self._decode(latents, output_type, dtype, generator), return_dict)
+
+    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        return (height, width) if height and width else self._default_size()
 
     def check_inputs(
         self,

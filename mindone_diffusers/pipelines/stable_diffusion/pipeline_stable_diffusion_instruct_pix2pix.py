@@ -8,9 +8,8 @@ from mindspore import Tensor
 from ...callbacks import MultiPipelineCallbacks, PipelineCallback
 from ...core.errors import ConfigError
 from ...image_processor import PipelineImageInput, check_output_type
-from ...nn import functional as F
 from ..denoising import denoise
-from ..editing import EditingPipeline
+from ..editing import EditingPipeline, edited_image
 from ..schedule import retrieve_timesteps
 from .base import StableDiffusionBase
 from .pipeline_output import StableDiffusionPipelineOutput
@@ -72,9 +71,6 @@ class StableDiffusionInstructPix2PixPipeline(EditingPipeline, StableDiffusionBas
 
         tensors, images = self._embed(prompt, negative_prompt, num_images_per_prompt, prompt_embeds, negative_prompt_embeds)
         guided, dtype = self.do_classifier_free_guidance, tensors["prompt_embeds"].dtype
-        if guided:
-            negative, positive = F.chunk(tensors["prompt_embeds"], 2, 0)
-            tensors["prompt_embeds"] = self._triple(positive, negative)
         image = self.image_processor.preprocess(image)
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
         self._num_timesteps = len(timesteps)
@@ -86,7 +82,7 @@ class StableDiffusionInstructPix2PixPipeline(EditingPipeline, StableDiffusionBas
         )
 
         latents = denoise(
-            self, timesteps, num_inference_steps, tensors, self._edit_predictor(), self.prepare_extra_step_kwargs(generator, eta),
+            self, timesteps, num_inference_steps, tensors, self._predictor(edited_image), self.prepare_extra_step_kwargs(generator, eta),
             callback_on_step_end, callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         return self._finish(*self._decode(latents, output_type, dtype, None), return_dict)

@@ -80,14 +80,13 @@ class StableDiffusionXLBase(GuidedPipeline):
             (self.cross_attention_kwargs or {}).get("scale"), self.clip_skip,
         )  # fmt: skip
         images = prompt_embeds.shape[0]
-        if self.do_classifier_free_guidance:
-            prompt_embeds = F.cat((negative_prompt_embeds, prompt_embeds), 0)
-            add_text_embeds = F.cat((negative_pooled_prompt_embeds, add_text_embeds), 0)
-        w_embedding = self._scale_embedding(images, prompt_embeds.dtype)
         return {
-            "prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative_prompt_embeds, "add_text_embeds": add_text_embeds,
-            "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds, "w_embedding": w_embedding,
-        }, images  # fmt: skip
+            "prompt_embeds": self._guided_batch(prompt_embeds, negative_prompt_embeds),
+            "negative_prompt_embeds": negative_prompt_embeds,
+            "add_text_embeds": self._guided_batch(add_text_embeds, negative_pooled_prompt_embeds),
+            "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
+            "w_embedding": self._scale_embedding(images, prompt_embeds.dtype),
+        }, images
 
     def _conditions(self, tensors: dict[str, Any]) -> dict[str, Tensor]:
         return {"text_embeds": tensors["add_text_embeds"], "time_ids": tensors["add_time_ids"]}
@@ -219,13 +218,11 @@ class StableDiffusionXLTextBase(StableDiffusionXLBase):
     ) -> Tensor:
         """What the UNet is told of the sizes and places of images drawn from noise, a row for each, with guidance also for the negative
         prompts. Without both of theirs those are the same; with them, the rows alternate as in PyTorch diffusers."""
-        time_ids = self._time_ids((*original_size, *crops_coords_top_left, *target_size), tensors)
-        if self.do_classifier_free_guidance:
-            negative_ids = time_ids
-            if negative_original_size is not None and negative_target_size is not None:
-                negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
-            time_ids = F.cat((negative_ids, time_ids), 0)
-        return F.cat((time_ids,) * images, 0)
+        time_ids = negative_ids = self._time_ids((*original_size, *crops_coords_top_left, *target_size), tensors)
+        if negative_original_size is not None and negative_target_size is not None:
+            negative_ids = self._time_ids((*negative_original_size, *negative_crops_coords_top_left, *negative_target_size), tensors)
+        tensors["negative_add_time_ids"] = negative_ids  # for callbacks; it has no effect
+        return F.cat((self._guided_batch(time_ids, negative_ids),) * images, 0)
 
     def check_inputs(
         self,
@@ -308,8 +305,8 @@ class StableDiffusionXLImageBase(StableDiffusionXLBase):
         aesthetic_score: float,
         negative_aesthetic_score: float,
     ) -> Tensor:
-        """What the UNet is told of the images' sizes, places and scores, a row for each, with guidance the negative prompts' first. Sizes
-        are the latents' in pixels by default."""
+        """What the UNet is told of the images' sizes, places and scores, a row for each, with guidance the negative prompts' first; those
+        are also `tensors`' "add_neg_time_ids". Sizes are the latents' in pixels by default."""
         size = tuple(side * self.vae_scale_factor for side in tensors["latents"].shape[2:])
         original_size, target_size = original_size or size, target_size or size
         negative_original_size = negative_original_size or original_size
@@ -320,8 +317,9 @@ class StableDiffusionXLImageBase(StableDiffusionXLBase):
             numbers = (*original_size, *crops_coords_top_left, *target_size)
             # The positive place, as in PyTorch diffusers.
             negative = (*negative_original_size, *crops_coords_top_left, *(negative_target_size or target_size))
-        rows = (negative, numbers) if self.do_classifier_free_guidance else (numbers,)
-        return F.repeat_interleave(F.cat([self._time_ids(row, tensors) for row in rows], 0), images, 0)
+        positive, negative = (F.repeat_interleave(self._time_ids(row, tensors), images, 0) for row in (numbers, negative))
+        tensors["add_neg_time_ids"] = negative
+        return self._guided_batch(positive, negative)
 
     def get_timesteps(
         self, num_inference_steps: int, strength: float, device: Any, denoising_start: float | None = None

@@ -13,7 +13,7 @@ from ...nn import functional as F
 from ...schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from ...text_encoders.clip import CLIPTextModel, CLIPTextModelWithProjection
 from ..denoising import denoise
-from ..editing import EditingPipeline
+from ..editing import EditingPipeline, edited_image
 from ..guidance import rescale_noise_cfg  # noqa: F401  (where PyTorch diffusers has it)
 from ..images import retrieve_latents, upcast  # noqa: F401
 from ..schedule import end_early, retrieve_timesteps
@@ -119,9 +119,10 @@ class StableDiffusionXLInstructPix2PixPipeline(EditingPipeline, StableDiffusionX
         images, dtype, channels = prompt_embeds.shape[0], prompt_embeds.dtype, self.vae.config.latent_channels
         image = self.image_processor.preprocess(image, height=height, width=width)
         tensors = {
-            "prompt_embeds": self._triple(prompt_embeds, negative_embeds),
-            "add_text_embeds": self._triple(add_text_embeds, negative_pooled_embeds),
+            "prompt_embeds": self._guided_batch(prompt_embeds, negative_embeds),
+            "add_text_embeds": self._guided_batch(add_text_embeds, negative_pooled_embeds),
             "image_latents": self.prepare_image_latents(image, images, 1, dtype, self.device, guided),
+            "w_embedding": None,
         }
         self._check_edited(tensors["image_latents"])
         time_ids = self._time_ids((*(original_size or (height, width)), *crops_coords_top_left, *(target_size or (height, width))), tensors)
@@ -140,7 +141,7 @@ class StableDiffusionXLInstructPix2PixPipeline(EditingPipeline, StableDiffusionX
             return {}
 
         latents = denoise(
-            self, timesteps, num_inference_steps, tensors, self._edit_predictor(), self.prepare_extra_step_kwargs(generator, eta),
+            self, timesteps, num_inference_steps, tensors, self._predictor(edited_image), self.prepare_extra_step_kwargs(generator, eta),
             None if callback is None else call_back,
         )  # fmt: skip
         return self._finish(self._decode(latents, output_type), return_dict)
