@@ -6,6 +6,7 @@ public methods. Writes docs/support.md; `--check` only compares, and exits with 
 
 import argparse
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -39,18 +40,19 @@ DIFFERENCES = {
     ("EMAModel", "__init__"): "no **kwargs: upstream's hold only the deprecated `max_value`, `min_value` and `device`",
     ("LTXEulerAncestralRFScheduler", "set_timesteps"): "no **kwargs: unknown arguments are errors",
     ("ModelMixin", "__call__"): "abstract",
-    ("StableDiffusionDepth2ImgPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
-    ("StableDiffusionPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
-    ("StableDiffusionXLImg2ImgPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
-    ("StableDiffusionXLInpaintPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
     ("StableDiffusionXLInstructPix2PixPipeline", "encode_prompt"): "adds `clip_skip`, which the other SDXL pipelines have",
-    ("StableDiffusionXLPipeline", "__call__"): "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`",
 }
+CALLBACKS = "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`"
 
 
 def signature(function) -> dict[str, object]:
     parameters = inspect.signature(inspect.unwrap(function)).parameters
     return {name: parameter.default for name, parameter in parameters.items() if name != "self"}
+
+
+def hidden_arguments(function) -> set[str]:
+    """The names that a function takes out of its **kwargs."""
+    return set(re.findall(r'kwargs\.pop\("(\w+)"', inspect.getsource(inspect.unwrap(function))))
 
 
 def upstream_class(name: str) -> type | None:
@@ -100,6 +102,12 @@ def compare(name: str) -> tuple[list[str], list[str], list[str]]:
         if hasattr(theirs, upstream_name) and hasattr(ours, our_name):
             found = differences(signature(getattr(ours, our_name)), signature(getattr(theirs, upstream_name)))
             reason = DIFFERENCES.get(("*" if foreign else name, our_name))
+            if (
+                reason is None
+                and found == ["lacks kwargs"]
+                and hidden_arguments(getattr(theirs, upstream_name)) <= {"callback", "callback_steps"}
+            ):
+                reason = CALLBACKS
             if found and reason:
                 reasons.append(f"`{our_name}`: {reason}")
             else:
