@@ -82,13 +82,13 @@ class InpaintMixin:
             images, channels, height, width, dtype, self.device, generator, latents, pixels, timestep, from_noise, return_noise=True,
             return_image_latents=unet_channels == 4, **options,
         )  # fmt: skip
-        tensors["mask"], tensors["masked_image_latents"] = self._shown(
+        tensors["mask"], tensors["masked_image_latents"] = self._for_guidance(
             *self.prepare_mask_latents(mask, masked_image, images, height, width, dtype, self.device, generator, False)
         )
         check_channels(unet_channels, channels, tensors["mask"], tensors["masked_image_latents"])
         return noise, clean[0] if clean else None
 
-    def _shown(self, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    def _for_guidance(self, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         """Mask and masked image as often as guidance needs them."""
         return tuple(None if tensor is None else self._guided_batch(tensor, tensor) for tensor in tensors)
 
