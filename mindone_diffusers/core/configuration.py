@@ -32,7 +32,8 @@ class FrozenDict(dict):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        vars(self).update((name, value) for name, value in self.items() if not hasattr(dict, name))  # so that a look-up costs no call
+        # As real attributes, so that a look-up costs no call. A key may be a number, as in `id2label`.
+        vars(self).update((name, value) for name, value in self.items() if isinstance(name, str) and not hasattr(dict, name))
 
     def __getattr__(self, name: str) -> Any:
         try:
