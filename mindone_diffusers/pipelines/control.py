@@ -12,8 +12,6 @@ from ..image_processor import VaeImageProcessor
 from ..models.controlnets.multicontrolnet import MultiControlNet, MultiControlNetModel
 from ..models.controlnets.multicontrolnet_union import MultiControlNetUnionModel
 from ..nn import functional as F
-from .images import check_steps_left
-from .schedule import retrieve_timesteps
 
 
 class ControlMixin:
@@ -236,10 +234,7 @@ class ImageControlMixin(ControlMixin):
         controls, guess_mode = self._images_of(control_image), self._guesses(guess_mode)
         image = self.image_processor.preprocess(image, *size)
         tensors[self._shown], _ = self._prepare_all(controls, *size, images, num_images_per_prompt, guess_mode)
-        _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
-        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, None)
-        check_steps_left(timesteps, strength)
-        self._num_timesteps = len(timesteps)
+        timesteps, num_inference_steps = self._set_timesteps(num_inference_steps, strength)
         if latents is None:
             dtype = tensors["prompt_embeds"].dtype
             latents = self.prepare_latents(image, timesteps[:1], images, 1, dtype, None, generator)

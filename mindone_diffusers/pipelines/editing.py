@@ -4,7 +4,6 @@ from typing import Any
 
 from mindspore import Tensor
 
-from ..core.errors import ConfigError
 from ..nn import functional as F
 from .guidance import instruct_pix2pix_guidance
 from .guided import GuidedPipeline
@@ -24,14 +23,6 @@ class EditingPipeline(GuidedPipeline):
         if not self.do_classifier_free_guidance:
             return noise_pred
         return instruct_pix2pix_guidance(noise_pred, self.guidance_scale, self.image_guidance_scale, self.guidance_rescale)
-
-    def _check_edited(self, image_latents: Tensor) -> None:
-        channels, expected = self.vae.config.latent_channels, self.unet.config.in_channels
-        if channels + image_latents.shape[1] != expected:
-            raise ConfigError(
-                f"latents and image have {channels} and {image_latents.shape[1]} channels; the UNet takes {expected}: pass other images, "
-                "or use the UNet of an InstructPix2Pix model"
-            )
 
     def prepare_image_latents(
         self,

@@ -12,10 +12,10 @@ from ..core.errors import ConfigError, UnsupportedError
 from ..nn import functional as F
 from .denoising import Predict
 from .guidance import classifier_free_guidance, guidance_scale_embedding
-from .images import encode_image
+from .images import check_steps_left, encode_image
 from .latents import prepare_latents
 from .pipeline_utils import DiffusionPipeline, StableDiffusionMixin
-from .schedule import accepted_by
+from .schedule import accepted_by, retrieve_timesteps
 
 
 class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
@@ -90,6 +90,29 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
             return self._guide(noise_pred, t)
 
         return predict
+
+    def _check_shown(self, image: Tensor, kind: str) -> None:
+        """Raises ConfigError unless the UNet, of this kind of model, has the channels of latents and of the image shown beside them."""
+        channels, expected = self.vae.config.latent_channels, self.unet.config.in_channels
+        if channels + image.shape[1] != expected:
+            raise ConfigError(
+                f"latents and image have {channels} and {image.shape[1]} channels; the UNet takes {expected}: pass other images, or use "
+                f"the UNet of an {kind}"
+            )
+
+    def _set_timesteps(
+        self, num_inference_steps: int, strength: float, timesteps: list[int] | None = None, sigmas: list[float] | None = None
+    ) -> tuple[np.ndarray, int]:
+        """The scheduler's timesteps that the strength leaves, and how many steps they are; of the pipelines with a `get_timesteps`.
+
+        Raises:
+            ConfigError: none are left.
+        """
+        _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
+        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device)
+        check_steps_left(len(timesteps), strength)
+        self._num_timesteps = len(timesteps)
+        return timesteps, num_inference_steps
 
     def _encode(self, image: Tensor, generator: Any) -> Tensor:
         """See `images.encode_image`."""

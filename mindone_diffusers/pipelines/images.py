@@ -133,8 +133,8 @@ def check_strength(strength: float) -> None:
         raise ConfigError(f"strength is {strength}; expected a number from 0 to 1")
 
 
-def check_steps_left(timesteps: Any, strength: float) -> None:
-    if not len(timesteps):
+def check_steps_left(steps: int, strength: float) -> None:
+    if steps < 1:
         raise ConfigError(f"strength {strength} leaves none of the steps: pass a larger one, or more steps")
 
 

@@ -4,7 +4,7 @@ An inpainting UNet (9 input channels) is shown the mask and the rest of the imag
 noised image after each step (arXiv:2201.09865).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..core.errors import ConfigError
 from ..core.random import randn_tensor
 from ..image_processor import VaeImageProcessor
 from ..nn import functional as F
+from .denoising import denoise
 from .images import Encode, repeat_to
 from .latents import check_generators, prepare_latents
 
@@ -74,7 +75,7 @@ class InpaintMixin:
             generator, latents, timestep, from_noise, options: see `start_latents`.
 
         Returns:
-            The noise, and of a UNet that is not shown the mask the image's latents: `keep_unmasked` takes both.
+            The noise, and of a UNet that is not shown the mask the image's latents, else None.
         """
         channels, unet_channels = self.vae.config.latent_channels, self.unet.config.in_channels
         (height, width), dtype = mask.shape[2:], tensors["prompt_embeds"].dtype
@@ -82,15 +83,41 @@ class InpaintMixin:
             images, channels, height, width, dtype, self.device, generator, latents, pixels, timestep, from_noise, return_noise=True,
             return_image_latents=unet_channels == 4, **options,
         )  # fmt: skip
-        tensors["mask"], tensors["masked_image_latents"] = self._for_guidance(
-            *self.prepare_mask_latents(mask, masked_image, images, height, width, dtype, self.device, generator, False)
-        )
+        masks = self.prepare_mask_latents(mask, masked_image, images, height, width, dtype, self.device, generator, False)
+        tensors["mask"], tensors["masked_image_latents"] = (None if one is None else self._guided_batch(one, one) for one in masks)
         check_channels(unet_channels, channels, tensors["mask"], tensors["masked_image_latents"])
         return noise, clean[0] if clean else None
 
-    def _for_guidance(self, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Mask and masked image as often as guidance needs them."""
-        return tuple(None if tensor is None else self._guided_batch(tensor, tensor) for tensor in tensors)
+    def _paint(
+        self,
+        timesteps: np.ndarray,
+        num_inference_steps: int,
+        tensors: dict[str, Any],
+        clean: Tensor | None,
+        noise: Tensor,
+        step_kwargs: dict[str, Any],
+        callback_on_step_end: Callable | None,
+        callback_on_step_end_tensor_inputs: Sequence[str],
+        control: Callable[[Tensor, float, dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> Tensor:
+        """`denoise`, with the UNet shown the mask, or the rest of the image put back after each step.
+
+        Args:
+            clean, noise: what `_start_painting` gave.
+            control: see `GuidedPipeline._predictor`.
+
+        The other arguments are `denoise`'s.
+        """
+        shown = clean is None
+        return denoise(
+            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if shown else None, control), step_kwargs,
+            callback_on_step_end, callback_on_step_end_tensor_inputs,
+            None if shown else keep_unmasked(self.scheduler, timesteps, clean, noise),
+        )  # fmt: skip
+
+    def _put_back(self, painted: Any, image: Any, mask_image: Any, crop: tuple[int, int, int, int] | None) -> Any:
+        """The images that were painted, in their place of the whole image where a part of it was cut out."""
+        return painted if crop is None else [self.image_processor.apply_overlay(mask_image, image, one, crop) for one in painted]
 
 
 def check_mask_crop(padding_mask_crop: int | None, image: Any, mask_image: Any, output_type: str | None) -> None:

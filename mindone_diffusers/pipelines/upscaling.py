@@ -7,6 +7,7 @@ from mindspore import Tensor
 from PIL import Image
 
 from ..core.errors import ConfigError
+from ..image_processor import VaeImageProcessor
 from .guided import GuidedPipeline
 from .latents import prepare_latents
 
@@ -25,14 +26,10 @@ class UpscalingPipeline(GuidedPipeline):
         if prompts != images:
             raise ConfigError(f"{images} images for {prompts} prompts: pass as many")
 
-    def _check_shown(self, image: Tensor) -> None:
-        """Raises ConfigError unless the UNet has the channels of latents and of the small images."""
-        channels, expected = self.vae.config.latent_channels, self.unet.config.in_channels
-        if channels + image.shape[1] != expected:
-            raise ConfigError(
-                f"latents and image have {channels} and {image.shape[1]} channels; the UNet takes {expected}: pass other images, or use "
-                "the UNet of an upscaler"
-            )
+    @property
+    def image_processor(self) -> VaeImageProcessor:
+        """The processor that fits the VAE."""
+        return VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, resample="bicubic")
 
     def prepare_latents(
         self,

@@ -8,11 +8,9 @@ from mindspore import Tensor
 from ...callbacks import MultiPipelineCallbacks, PipelineCallback
 from ...image_processor import PipelineImageInput, check_output_type
 from ..control import PaintControlMixin
-from ..denoising import denoise
 from ..guided import check_size
 from ..images import check_steps_left, check_strength, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
-from ..inpainting import check_mask_crop, keep_unmasked, mask_and_rest, preprocess_with_mask
-from ..schedule import retrieve_timesteps
+from ..inpainting import check_mask_crop, preprocess_with_mask
 from ..stable_diffusion.pipeline_output import StableDiffusionPipelineOutput
 from ..stable_diffusion.pipeline_stable_diffusion_inpaint import StableDiffusionInpaintPipeline
 from .base import StableDiffusionControlNetBase
@@ -88,24 +86,17 @@ class StableDiffusionControlNetInpaintPipeline(PaintControlMixin, StableDiffusio
         dtype, guess_mode, controls = tensors["prompt_embeds"].dtype, self._guesses(guess_mode), self._images_of(control_image)
         pixels, mask, masked, crop = preprocess_with_mask(self.vae_scale_factor, image, mask_image, None, height, width, padding_mask_crop)
         tensors["control_image"], _ = self._prepare_all(controls, *mask.shape[2:], images, num_images_per_prompt, guess_mode, crop)
-        _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
-        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device)
-        check_steps_left(timesteps, strength)
-        self._num_timesteps = len(timesteps)
+        timesteps, num_inference_steps = self._set_timesteps(num_inference_steps, strength)
         control = self._control(
             len(timesteps), len(controls), controlnet_conditioning_scale, control_guidance_start, control_guidance_end, guess_mode
         )
         noise, clean = self._start_painting(tensors, images, pixels, mask, masked, generator, latents, timesteps[:1], strength == 1.0)
-        latents = denoise(
-            self, timesteps, num_inference_steps, tensors,
-            self._predictor(mask_and_rest if clean is None else None, control),
-            self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end, callback_on_step_end_tensor_inputs,
-            None if clean is None else keep_unmasked(self.scheduler, timesteps, clean, noise),
+        latents = self._paint(
+            timesteps, num_inference_steps, tensors, clean, noise, self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end,
+            callback_on_step_end_tensor_inputs, control,
         )  # fmt: skip
         result, unsafe = self._decode(latents, output_type, dtype, generator)
-        if crop is not None:
-            result = [self.image_processor.apply_overlay(mask_image, image, one, crop) for one in result]
-        return self._finish(result, unsafe, return_dict)
+        return self._finish(self._put_back(result, image, mask_image, crop), unsafe, return_dict)
 
     def check_inputs(
         self,

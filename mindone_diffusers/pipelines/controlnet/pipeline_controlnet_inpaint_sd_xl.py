@@ -8,10 +8,9 @@ from mindspore import Tensor
 from ...callbacks import MultiPipelineCallbacks, PipelineCallback
 from ...image_processor import PipelineImageInput, check_output_type
 from ..control import PaintControlMixin
-from ..denoising import denoise
 from ..guidance import rescale_noise_cfg  # noqa: F401  (where PyTorch diffusers has it)
 from ..images import check_steps, check_steps_left, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
-from ..inpainting import check_mask_crop, keep_unmasked, mask_and_rest, preprocess_with_mask
+from ..inpainting import check_mask_crop, preprocess_with_mask
 from ..schedule import end_early, retrieve_timesteps
 from ..stable_diffusion_xl.pipeline_output import StableDiffusionXLPipelineOutput
 from ..stable_diffusion_xl.pipeline_stable_diffusion_xl_inpaint import StableDiffusionXLInpaintPipeline
@@ -109,7 +108,7 @@ class StableDiffusionXLControlNetInpaintPipeline(PaintControlMixin, StableDiffus
         controls = self._images_of(control_image)
         _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
         timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device, denoising_start)
-        check_steps_left(timesteps, strength)
+        check_steps_left(len(timesteps), strength)
 
         pixels, mask, masked, crop = preprocess_with_mask(self.vae_scale_factor, image, mask_image, None, height, width, padding_mask_crop)
         tensors["control_image"], _ = self._prepare_all(controls, *mask.shape[2:], images, num_images_per_prompt, guess_mode, crop)
@@ -127,15 +126,11 @@ class StableDiffusionXLControlNetInpaintPipeline(PaintControlMixin, StableDiffus
 
         timesteps, num_inference_steps = end_early(self.scheduler, timesteps, num_inference_steps, denoising_end)
         self._num_timesteps = len(timesteps)
-        latents = denoise(
-            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if clean is None else None, control),
-            self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end, callback_on_step_end_tensor_inputs,
-            None if clean is None else keep_unmasked(self.scheduler, timesteps, clean, noise),
+        latents = self._paint(
+            timesteps, num_inference_steps, tensors, clean, noise, self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end,
+            callback_on_step_end_tensor_inputs, control,
         )  # fmt: skip
-        result = self._decode(latents, output_type)
-        if crop is not None:
-            result = [self.image_processor.apply_overlay(mask_image, image, one, crop) for one in result]
-        return self._finish(result, return_dict)
+        return self._finish(self._put_back(self._decode(latents, output_type), image, mask_image, crop), return_dict)
 
     def check_inputs(
         self,

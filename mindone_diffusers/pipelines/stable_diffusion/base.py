@@ -17,7 +17,7 @@ from .. import clip_prompts
 from ..guided import GuidedPipeline, check_lora_scale
 from ..images import latents_of_image
 from ..pipeline_utils import ImagePipelineOutput
-from ..schedule import get_timesteps, retrieve_timesteps
+from ..schedule import get_timesteps
 from .pipeline_output import StableDiffusionPipelineOutput
 from .safety_checker import StableDiffusionSafetyChecker
 
@@ -174,21 +174,6 @@ class StableDiffusionUncheckedBase(StableDiffusionBase):
 
 class StableDiffusionImageBase(StableDiffusionBase):
     """Base of the pipelines that add noise to an image and take it away again."""
-
-    def _set_timesteps(
-        self, num_inference_steps: int, strength: float, timesteps: list[int] | None = None, sigmas: list[float] | None = None
-    ) -> tuple[np.ndarray, int]:
-        """The scheduler's timesteps that the strength leaves, and how many steps they are.
-
-        Raises:
-            ConfigError: none are left.
-        """
-        _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
-        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device)
-        if not len(timesteps):
-            raise ConfigError(f"strength {strength} leaves none of the steps: pass a larger one, or more steps")
-        self._num_timesteps = len(timesteps)
-        return timesteps, num_inference_steps
 
     def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[np.ndarray, int]:
         """See `schedule.get_timesteps`. `device` is not used."""

@@ -92,8 +92,7 @@ class StableDiffusionImageVariationPipeline(StableDiffusionBase):
         embeds = embed_images(self.image_encoder, self.feature_extractor, image)[:, None]
         embeds = F.repeat_interleave(embeds, num_images_per_prompt, 0)
         images, dtype = embeds.shape[0], embeds.dtype
-        if self.do_classifier_free_guidance:
-            embeds = F.cat((F.zeros(embeds.shape, dtype), embeds), 0)
+        embeds = self._guided_batch(embeds, F.zeros(embeds.shape, dtype))
         tensors = {"prompt_embeds": embeds, "w_embedding": self._scale_embedding(images, dtype)}
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
         tensors["latents"] = self.prepare_latents(

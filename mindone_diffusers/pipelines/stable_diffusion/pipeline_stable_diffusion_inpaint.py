@@ -3,25 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from mindspore import Tensor
 
 from ...callbacks import MultiPipelineCallbacks, PipelineCallback
-from ...core.errors import ConfigError
 from ...image_processor import PipelineImageInput, check_output_type
-from ..denoising import denoise
 from ..guided import check_size
-from ..images import check_strength, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
+from ..images import check_steps_left, check_strength, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
 from ..inpainting import (
     InpaintMixin,
     check_mask_crop,
-    keep_unmasked,
-    mask_and_rest,
     preprocess_with_mask,
     start_latents,
 )
-from ..schedule import get_timesteps, retrieve_timesteps
-from .base import StableDiffusionBase
+from ..schedule import retrieve_timesteps
+from .base import StableDiffusionBase, StableDiffusionImageBase
 from .pipeline_output import StableDiffusionPipelineOutput
 
 
@@ -34,6 +29,8 @@ class StableDiffusionInpaintPipeline(InpaintMixin, StableDiffusionBase):
 
     _scheduler_corrections = {"steps_offset": 1, "skip_prk_steps": True}
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds", "mask", "masked_image_latents"]
+
+    get_timesteps = StableDiffusionImageBase.get_timesteps
 
     def __call__(
         self,
@@ -94,8 +91,7 @@ class StableDiffusionInpaintPipeline(InpaintMixin, StableDiffusionBase):
         dtype = tensors["prompt_embeds"].dtype
         _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
         timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device)
-        if num_inference_steps < 1:
-            raise ConfigError(f"strength {strength} leaves none of the steps: pass a larger one, or more steps")
+        check_steps_left(num_inference_steps, strength)
         self._num_timesteps = len(timesteps)
 
         pixels, mask, masked, crop = preprocess_with_mask(
@@ -103,18 +99,15 @@ class StableDiffusionInpaintPipeline(InpaintMixin, StableDiffusionBase):
         )
 
         noise, clean = self._start_painting(tensors, images, pixels, mask, masked, generator, latents, timesteps[:1], strength == 1.0)
-        latents = denoise(
-            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if clean is None else None),
-            self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end, callback_on_step_end_tensor_inputs,
-            None if clean is None else keep_unmasked(self.scheduler, timesteps, clean, noise),
+        latents = self._paint(
+            timesteps, num_inference_steps, tensors, clean, noise, self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         conditions = {}
         if type(self.vae).__name__ == "AsymmetricAutoencoderKL":  # whose decoder is shown the image around the mask
             conditions = {"image": pixels.astype(dtype), "mask": mask.astype(dtype)}
         result, unsafe = self._decode(latents, output_type, dtype, generator, **conditions)
-        if crop is not None:
-            result = [self.image_processor.apply_overlay(mask_image, image, one, crop) for one in result]
-        return self._finish(result, unsafe, return_dict)
+        return self._finish(self._put_back(result, image, mask_image, crop), unsafe, return_dict)
 
     def check_inputs(
         self,
@@ -148,10 +141,6 @@ class StableDiffusionInpaintPipeline(InpaintMixin, StableDiffusionBase):
             callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         check_mask_crop(padding_mask_crop, image, mask_image, output_type)
-
-    def get_timesteps(self, num_inference_steps: int, strength: float, device: Any) -> tuple[np.ndarray, int]:
-        """See `schedule.get_timesteps`. `device` is not used."""
-        return get_timesteps(self.scheduler, num_inference_steps, strength)
 
     def prepare_latents(
         self,

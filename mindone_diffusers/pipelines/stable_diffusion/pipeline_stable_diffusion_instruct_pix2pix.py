@@ -75,7 +75,7 @@ class StableDiffusionInstructPix2PixPipeline(EditingPipeline, StableDiffusionBas
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
         self._num_timesteps = len(timesteps)
         tensors["image_latents"] = shown = self.prepare_image_latents(image, images, 1, dtype, self.device, guided)
-        self._check_edited(shown)
+        self._check_shown(shown, "InstructPix2Pix model")
         channels, scale = self.vae.config.latent_channels, self.vae_scale_factor
         tensors["latents"] = self.prepare_latents(
             images, channels, shown.shape[2] * scale, shown.shape[3] * scale, dtype, self.device, generator, latents

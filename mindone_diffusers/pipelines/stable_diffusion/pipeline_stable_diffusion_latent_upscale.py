@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindspore import Tensor
 
-from ...image_processor import PipelineImageInput, VaeImageProcessor, check_output_type
+from ...image_processor import PipelineImageInput, check_output_type
 from ...models.autoencoders.autoencoder_kl import AutoencoderKL
 from ...models.unets.unet_2d_condition import UNet2DConditionModel
 from ...nn import functional as F
@@ -14,7 +14,6 @@ from ...schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from ...text_encoders.clip import CLIPTextModel
 from ..clip_prompts import check_pooled, embed_prompts_and_pool, negative_prompts
 from ..denoising import Predict, denoise
-from ..guidance import classifier_free_guidance
 from ..guided import check_callback_steps
 from ..pipeline_utils import ImagePipelineOutput
 from ..schedule import retrieve_timesteps
@@ -96,18 +95,16 @@ class StableDiffusionLatentUpscalePipeline(UpscalingPipeline, StableDiffusionUnc
         if guidance_scale == 0 and prompt is not None:
             prompt = [""] if isinstance(prompt, str) else [""] * len(prompt)
 
-        guided = self.do_classifier_free_guidance
         embeds, negative, pooled, negative_pooled = self.encode_prompt(
-            prompt, self.device, guided, negative_prompt, prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds,
-            negative_pooled_prompt_embeds,
+            prompt, self.device, self.do_classifier_free_guidance, negative_prompt, prompt_embeds, negative_prompt_embeds,
+            pooled_prompt_embeds, negative_pooled_prompt_embeds,
         )  # fmt: skip
         images, dtype = embeds.shape[0], embeds.dtype
-        if guided:
-            embeds, pooled = F.cat((negative, embeds), 0), F.cat((negative_pooled, pooled), 0)
+        embeds, pooled = self._guided_batch(embeds, negative), self._guided_batch(pooled, negative_pooled)
         level = (F.ones((pooled.shape[0], NOISE_LEVEL_SIZE // 2), dtype), F.zeros((pooled.shape[0], NOISE_LEVEL_SIZE // 2), dtype))
         shown = self._encode(self.image_processor.preprocess(image).astype(dtype), generator).astype(dtype)
-        self._check_shown(shown)
-        shown = F.interpolate(F.cat((shown, shown), 0) if guided else shown, scale_factor=2)
+        self._check_shown(shown, "upscaler")
+        shown = F.interpolate(self._guided_batch(shown, shown), scale_factor=2)
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
         tensors = {"prompt_embeds": embeds, "timestep_cond": F.cat((*level, pooled.astype(dtype)), 1)}
         tensors["latents"] = self.prepare_latents(
@@ -125,24 +122,19 @@ class StableDiffusionLatentUpscalePipeline(UpscalingPipeline, StableDiffusionUnc
 
         def predict(latents: Tensor, t: float, tensors: dict[str, Any]) -> Tensor:
             sigma = float(self.scheduler.sigmas[tensors["step"]])
-            sample = F.cat((latents, latents), 0) if self.do_classifier_free_guidance else latents
+            sample = self._guided_batch(latents, latents)
             output = self.unet(
                 F.cat((self.scheduler.scale_model_input(sample, t), shown), 1), math.log(sigma) * 0.25,
                 encoder_hidden_states=tensors["prompt_embeds"], timestep_cond=tensors["timestep_cond"], return_dict=False,
             )[0][:, :-1]  # fmt: skip
             denoised = sample * (1 / (sigma**2 + 1)) + output * (sigma / math.sqrt(sigma**2 + 1))
-            return classifier_free_guidance(denoised, self.guidance_scale) if self.do_classifier_free_guidance else denoised
+            return self._guide(denoised, t)
 
         return predict
 
     @property
     def do_classifier_free_guidance(self) -> bool:
         return self.guidance_scale > 1
-
-    @property
-    def image_processor(self) -> VaeImageProcessor:
-        """The processor that fits the VAE."""
-        return VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, resample="bicubic")
 
     def encode_prompt(
         self,

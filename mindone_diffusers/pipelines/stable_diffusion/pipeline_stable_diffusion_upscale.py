@@ -8,7 +8,7 @@ from mindspore import Tensor
 
 from ...core.errors import ConfigError
 from ...core.random import randn_tensor
-from ...image_processor import PipelineImageInput, VaeImageProcessor, check_output_type
+from ...image_processor import PipelineImageInput, check_output_type
 from ...models.autoencoders.autoencoder_kl import AutoencoderKL
 from ...models.unets.unet_2d_condition import UNet2DConditionModel
 from ...nn import functional as F
@@ -116,7 +116,7 @@ class StableDiffusionUpscalePipeline(UpscalingPipeline, StableDiffusionBase):
         levels = Tensor(np.full(shown.shape[0], noise_level, np.int32))
         channels = self.vae.config.latent_channels
         tensors["latents"] = self.prepare_latents(images, channels, *shown.shape[2:], dtype, self.device, generator, latents)
-        self._check_shown(shown)
+        self._check_shown(shown, "upscaler")
 
         predict = self._predictor(lambda tensors: (shown,), lambda sample, t, tensors: {"class_labels": levels})
         latents = denoise(
@@ -132,11 +132,6 @@ class StableDiffusionUpscalePipeline(UpscalingPipeline, StableDiffusionBase):
         with upcast(self.vae):
             return super()._decode_latents(latents.astype(self.vae.dtype), **conditions)
 
-    @property
-    def image_processor(self) -> VaeImageProcessor:
-        """The processor that fits the VAE."""
-        return VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, resample="bicubic")
-
     def run_safety_checker(self, image: Tensor, device: Any, dtype: Any) -> tuple[Any, list[bool] | None, list[bool] | None]:
         """Show images to the safety checker.
 
@@ -148,10 +143,7 @@ class StableDiffusionUpscalePipeline(UpscalingPipeline, StableDiffusionBase):
         Returns:
             The images, for each whether it was unsafe, and for each whether it has a watermark; None without a safety checker.
         """
-        if self.safety_checker is None:
-            return image, None, None
-        pixels = self.feature_extractor(self.image_processor.postprocess(image, "pil"), return_tensors="np").pixel_values
-        return self.safety_checker(images=image, clip_input=Tensor(pixels).astype(dtype))
+        return (image, None, None) if self.safety_checker is None else super().run_safety_checker(image, device, dtype)
 
     def upcast_vae(self) -> None:
         """The VAE in float32 from now on."""

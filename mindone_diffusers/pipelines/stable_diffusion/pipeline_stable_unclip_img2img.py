@@ -119,7 +119,7 @@ class StableUnCLIPImg2ImgPipeline(StableDiffusionUncheckedBase):
             image_embeds = embed_images(self.image_encoder, self.feature_extractor, image)
         noised = self.noise_image_embeddings(image_embeds, noise_level, generator=generator)
         noised = F.repeat_interleave(noised, images if isinstance(image, Image.Image) else num_images_per_prompt, 0)
-        labels = F.cat((F.zeros(noised.shape, noised.dtype), noised), 0) if self.do_classifier_free_guidance else noised
+        labels = self._guided_batch(noised, F.zeros(noised.shape, noised.dtype))
         timesteps, _ = retrieve_timesteps(self.scheduler, num_inference_steps)
         if latents is None:
             latents = self.prepare_latents(images, self.unet.config.in_channels, height, width, dtype, self.device, generator)

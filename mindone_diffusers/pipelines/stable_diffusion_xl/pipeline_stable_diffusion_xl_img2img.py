@@ -9,7 +9,7 @@ from ...callbacks import MultiPipelineCallbacks, PipelineCallback
 from ...core.errors import ConfigError
 from ...image_processor import PipelineImageInput, check_output_type
 from ..denoising import denoise
-from ..images import check_strength, latents_of_image, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
+from ..images import check_steps_left, check_strength, latents_of_image, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
 from ..schedule import end_early, retrieve_timesteps
 from .base import StableDiffusionXLImageBase
 from .pipeline_output import StableDiffusionXLPipelineOutput
@@ -102,8 +102,8 @@ class StableDiffusionXLImg2ImgPipeline(StableDiffusionXLImageBase):
         _, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps, None, timesteps, sigmas)
         timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, self.device, denoising_start)
         if latents is None:
-            if denoising_start is None and not len(timesteps):
-                raise ConfigError(f"strength {strength} leaves none of the steps: pass a larger one, or more steps")
+            if denoising_start is None:
+                check_steps_left(len(timesteps), strength)
             latents = self.prepare_latents(image, timesteps[:1], images, 1, dtype, self.device, generator, denoising_start is None)
         tensors["latents"] = latents
         tensors["add_time_ids"] = self._micro_conditions(

@@ -8,14 +8,11 @@ from mindspore import Tensor
 from ...callbacks import MultiPipelineCallbacks, PipelineCallback
 from ...core.errors import ConfigError
 from ...image_processor import PipelineImageInput, check_output_type
-from ..denoising import denoise
 from ..guided import check_size
 from ..images import check_strength, retrieve_latents  # noqa: F401  (where PyTorch diffusers has it)
 from ..inpainting import (
     InpaintMixin,
     check_mask_crop,
-    keep_unmasked,
-    mask_and_rest,
     preprocess_with_mask,
     start_latents,
 )
@@ -134,15 +131,11 @@ class StableDiffusionXLInpaintPipeline(InpaintMixin, StableDiffusionXLImageBase)
 
         timesteps, num_inference_steps = end_early(self.scheduler, timesteps, num_inference_steps, denoising_end)
         self._num_timesteps = len(timesteps)
-        latents = denoise(
-            self, timesteps, num_inference_steps, tensors, self._predictor(mask_and_rest if clean is None else None),
-            self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end, callback_on_step_end_tensor_inputs,
-            None if clean is None else keep_unmasked(self.scheduler, timesteps, clean, noise),
+        latents = self._paint(
+            timesteps, num_inference_steps, tensors, clean, noise, self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
         )  # fmt: skip
-        result = self._decode(latents, output_type)
-        if crop is not None:
-            result = [self.image_processor.apply_overlay(mask_image, image, one, crop) for one in result]
-        return self._finish(result, return_dict)
+        return self._finish(self._put_back(self._decode(latents, output_type), image, mask_image, crop), return_dict)
 
     def check_inputs(
         self,

@@ -124,7 +124,7 @@ class StableDiffusionXLInstructPix2PixPipeline(EditingPipeline, StableDiffusionX
             "image_latents": self.prepare_image_latents(image, images, 1, dtype, self.device, guided),
             "w_embedding": None,
         }
-        self._check_edited(tensors["image_latents"])
+        self._check_shown(tensors["image_latents"], "InstructPix2Pix model")
         time_ids = self._time_ids((*(original_size or (height, width)), *crops_coords_top_left, *(target_size or (height, width))), tensors)
         tensors["add_time_ids"] = F.cat((time_ids,) * tensors["prompt_embeds"].shape[0], 0)
 

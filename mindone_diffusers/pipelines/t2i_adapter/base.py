@@ -9,7 +9,6 @@ from PIL import Image
 from ...core.errors import ConfigError
 from ...image_processor import PipelineImageInput, VaeImageProcessor
 from ...models.adapter import MultiAdapter, T2IAdapter
-from ...nn import functional as F
 from ..guided import GuidedPipeline
 from ..images import repeat_to
 
@@ -64,7 +63,7 @@ class AdapterPipeline(GuidedPipeline):
         else:
             features = [state * adapter_conditioning_scale for state in self.adapter(self._control_images(image, height, width))]
         features = [repeat_to(images, state, "control images") for state in features]
-        return tuple(F.cat((state, state), 0) if self.do_classifier_free_guidance else state for state in features)
+        return tuple(self._guided_batch(state, state) for state in features)
 
     def _adapted(self, features: tuple[Tensor, ...], steps: int) -> Callable[[Tensor, float, dict[str, Any]], dict[str, Any]]:
         """`control` of `_predictor`: the features in the first `steps` steps."""
