@@ -37,7 +37,7 @@ def numpy_on_cpu(method: Callable) -> Callable:
 
         def view(value: Any) -> Any:
             if isinstance(value, Tensor):
-                array = value.asnumpy()
+                array = _shared_array(value)
                 pairs.append((array, value))
                 return array
             return value
@@ -50,6 +50,15 @@ def numpy_on_cpu(method: Callable) -> Callable:
         return _as_tensors(method(self, *arrays, **named), pairs)
 
     return call
+
+
+def _shared_array(tensor: Tensor) -> np.ndarray:
+    """The array that shares a tensor's memory: of a tensor that `_as_tensors` made, and nothing has written to, the one it was made of.
+
+    Writing to a tensor gives it other memory (a test checks that), and `asnumpy` takes as long as a product of 32768 numbers.
+    """
+    address, array = tensor.__dict__.get("_shared_array", (None, None))
+    return array if address is not None and tensor.data_ptr() == address else tensor.asnumpy()
 
 
 _FOREIGN = 256  # the numbers of dtypes that NumPy does not have itself start here
@@ -65,8 +74,10 @@ def _as_tensors(result: Any, pairs: list[tuple[np.ndarray, Tensor]]) -> Any:
         for array, tensor in pairs:
             if array is result:
                 return tensor
-        # Not ascontiguousarray, which makes a number a vector.
-        return Tensor.from_numpy(np.asarray(result, order="C"))
+        array = np.asarray(result, order="C")  # not ascontiguousarray, which makes a number a vector
+        tensor = Tensor.from_numpy(array)
+        tensor._shared_array = (tensor.data_ptr(), array)
+        return tensor
     if isinstance(result, dict):
         for name, value in result.items():
             result[name] = _as_tensors(value, pairs)

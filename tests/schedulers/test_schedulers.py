@@ -174,6 +174,34 @@ def test_noise_comes_from_the_generator(name: str) -> None:
     assert np.abs(results[0] - results[2]).max() > 0.01
 
 
+def add_to(sample):
+    sample += 1
+    return sample
+
+
+def write_into(sample):
+    sample[0] = 2
+    return sample
+
+
+def write_part(sample):
+    sample[:, :1, 1:] = 0.5
+    return sample
+
+
+@pytest.mark.parametrize("change", [add_to, write_into, write_part])
+def test_a_sample_changed_in_place_between_steps(change) -> None:
+    """A step's result is the sample it is given next, also where a callback or a mask has written into it."""
+    samples = []
+    for kind in (np.array, ms.Tensor):
+        scheduler, sample = make("EulerDiscreteScheduler", 3), kind(numbers())
+        for timestep in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(sample, timestep)
+            sample = change(scheduler.step(scaled, timestep, sample).prev_sample)
+        samples.append(plain(sample))
+    np.testing.assert_allclose(samples[1], samples[0], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler"])
 def test_variance_noise(name: str) -> None:
     """The noise given is the noise used: that of a generator, given as an array, gives the same sample."""
