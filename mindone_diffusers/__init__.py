@@ -17,6 +17,7 @@ register_aliases(__name__, ALIASES)
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        ".backend.graph": ("compile_model",),
         ".callbacks": ("PipelineCallback", "MultiPipelineCallbacks"),
         ".core.configuration": ("ConfigMixin", "FrozenDict"),
         ".core.random": ("Generator",),

@@ -42,3 +42,38 @@ def exchange_compiled(cell: ms.nn.Cell, created: int) -> int:
     """Have MindSpore use the graphs that it compiled while the cell's creation time was `created`, and return that of its graphs so far."""
     before, cell._create_time = cell._create_time, created
     return before
+
+
+def compile_model(
+    model: Any,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: str = "inductor",
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    disable: bool = False,
+) -> Any:
+    """What `torch.compile(model)` is in ported code: the same model, or pipeline, in graph mode.
+
+    Args:
+        model: anything with `enable_graph_mode`.
+        fullgraph: graphs are always whole.
+        dynamic: True compiles a graph of unknown shapes, instead of one a shape.
+        backend: "inductor", which stands for MindSpore's compiler.
+        mode: "reduce-overhead" and "max-autotune" have an Ascend NPU launch captured graphs; "default" and others do not.
+        options: for `mindspore.jit`.
+        disable: leave the model as it is.
+
+    Raises:
+        ValueError: an unknown `mode`, or another `backend`.
+    """
+    if mode not in (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"):
+        raise ValueError(f"mode is {mode!r}; expected 'default', 'reduce-overhead', 'max-autotune' or 'max-autotune-no-cudagraphs'")
+    if backend != "inductor":
+        raise ValueError(f"backend is {backend!r}; MindSpore compiles the graphs here: leave it out")
+    if disable:
+        return model
+    if mode in ("reduce-overhead", "max-autotune") and ms.get_context("device_target") == "Ascend":
+        ms.runtime.set_kernel_launch_capture(True)
+    return model.enable_graph_mode(**({"dynamic": 1} if dynamic else {}), **(options or {}))

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import nn
 from ..backend import graph
+from ..backend.compile_cache import KeptGraphs
 from ..backend.device import check_device, device_target
 from ..backend.precision import runnable_dtype
 from ..core import dtypes, hub, weights
@@ -30,6 +31,8 @@ class ModelMixin(nn.Module):
         _keep_in_fp32_modules: parts of parameter names that stay float32 when the model is loaded in a smaller dtype.
         _checkpoint_renames: (pattern, replacement) pairs that turn other layouts' parameter names into ours.
         _keys_to_ignore_on_load_unexpected: patterns of names in a checkpoint that are not an error.
+        _repeated_blocks: names of the classes whose instances share a compilation, if they are alike.
+        _not_in_graphs: attributes that compiled graphs do not depend on.
     """
 
     config_name = hub.CONFIG_NAME
@@ -37,6 +40,8 @@ class ModelMixin(nn.Module):
     _keep_in_fp32_modules: ClassVar[tuple[str, ...]] = ()
     _checkpoint_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     _keys_to_ignore_on_load_unexpected: ClassVar[tuple[str, ...]] = ()
+    _repeated_blocks: ClassVar[tuple[str, ...]] = ()
+    _not_in_graphs: ClassVar[tuple[str, ...]] = ("_filled", "_graph_options", "_compiled", "_variant", "_other_variants")
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +184,7 @@ class ModelMixin(nn.Module):
             return super().__call__(*args) if core == "construct" else getattr(self, core)(*args)
         compiled = self._compiled.get(core)
         if compiled is None:
-            compiled = self._compiled[core] = graph.jit(getattr(self, core), **(self._graph_options or {}))
+            compiled = self._compiled[core] = KeptGraphs(self, core, self._graph_options or {})
         return compiled(*args)
 
     @property
@@ -189,6 +194,8 @@ class ModelMixin(nn.Module):
 
     def enable_graph_mode(self, jit_level: str = "O0", **options: Any) -> "ModelMixin":
         """Compile the model's tensor cores at their next call, once a signature (shapes, dtypes, which inputs are given).
+
+        A graph that was compiled in an earlier process is found on disk (see `backend/compile_cache.py`).
 
         Args:
             jit_level: "O0", or "O1" for MindSpore's operator fusion.
@@ -201,6 +208,16 @@ class ModelMixin(nn.Module):
         self._graph_options = {"jit_level": jit_level, **options}
         self._recompile()
         return self
+
+    def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> None:
+        """`enable_graph_mode`, of which blocks that are alike share a part anyway; the arguments are those of `compile_model`.
+
+        Raises:
+            ValueError: the model has no repeated blocks.
+        """
+        if not self._repeated_blocks:
+            raise ValueError(f"{type(self).__name__} has no repeated blocks (`_repeated_blocks` is empty): use enable_graph_mode()")
+        graph.compile_model(self, *args, **kwargs)
 
     def disable_graph_mode(self) -> "ModelMixin":
         """Run eagerly again."""

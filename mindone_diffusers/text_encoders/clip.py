@@ -169,6 +169,7 @@ class _CLIPTextModel(PreTrainedModel):
 
     base_config_key = "text_config"
     config_defaults = TEXT_DEFAULTS
+    _repeated_blocks = ("CLIPEncoderLayer",)
     _keys_to_ignore_on_load_unexpected = (*_SPARE, r"^(text_projection|vision_model|visual_projection|logit_scale)(\.|$)")
     output_class: ClassVar[type[BaseOutput]]
 
@@ -272,6 +273,7 @@ class _CLIPVisionModel(PreTrainedModel):
 
     base_config_key = "vision_config"
     config_defaults = VISION_DEFAULTS
+    _repeated_blocks = ("CLIPEncoderLayer",)
     _keys_to_ignore_on_load_unexpected = (*_SPARE, r"^(visual_projection|text_model|text_projection|logit_scale)(\.|$)")
     output_class: ClassVar[type[BaseOutput]]
 

@@ -448,6 +448,7 @@ class PosteriorMixin(AutoencoderMixin):
     """
 
     _checkpoint_renames = OLD_ATTENTION_NAMES
+    _repeated_blocks = ("ResnetBlock2D",)
 
     def _set_tiles(self, sample_size: int | Sequence[int]) -> None:
         self.tile_sample_min_size = sample_size[0] if isinstance(sample_size, (list, tuple)) else sample_size

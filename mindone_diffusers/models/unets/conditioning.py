@@ -35,6 +35,7 @@ class ConditionedModel(ModelMixin, AttentionMixin, ConfigMixin):
         class_embeddings_concat: the class embedding is joined to the timestep's, not added.
     """
 
+    _repeated_blocks = ("BasicTransformerBlock", "ResnetBlock2D")
     class_embed_types: ClassVar[tuple[str, ...]] = ("timestep", "identity", "projection", "simple_projection")
     addition_embed_types: ClassVar[tuple[str, ...]] = ("text", "text_image", "text_time", "image", "image_hint")
     encoder_hid_dim_types: ClassVar[tuple[str, ...]] = ("text_proj", "text_image_proj", "image_proj")
