@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test parity lint
 # The README's two commands.
 demo:
-	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e . && $(BIN)/python examples/first_picture.py
+	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e . && $(BIN)/mindone-diffusers generate "a large red circle on a blue background" --seed 0 --output outputs/first_picture.png
 test:
 	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e '.[test]' && $(BIN)/python -m pytest tests --ignore=tests/parity
 # The comparison with PyTorch, side by side. torch is installed first, by its exact version, for a CPU build.

@@ -1,74 +1,34 @@
-"""Draw a first picture on any machine: no download, no NPU.
+"""Draw a picture with the small model that comes with the package, or with any Stable Diffusion folder.
 
-    python examples/first_picture.py [--steps 25] [--seed 0] [--output outputs/first_picture.png]
+    python examples/first_picture.py [--prompt "..."] [--model FOLDER] [--seed 0] [--output outputs/picture.png]
 
-Weights cannot be assumed, so this writes a tiny Stable Diffusion checkpoint with seeded random weights (6 MB, in `outputs/tiny-sd`)
-and draws with it. An untrained model draws coloured noise; with a trained folder, `--model FOLDER`, the same lines draw your prompt.
+`mindone-diffusers generate` does the same from the shell.
 """
 
 import argparse
-import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from transformers import CLIPTokenizer
 
-from mindone_diffusers import AutoencoderKL, CLIPTextModel, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-
-
-def make_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer of single letters: 256 byte symbols, each also as the end of a word, and two special tokens."""
-    letters = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256)]]
-    letters += [chr(256 + index) for index in range(256 - len(letters))]
-    symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-
-
-def write_tiny_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """A Stable Diffusion folder whose parts are small and seeded; PyTorch diffusers reads it too."""
-    with tempfile.TemporaryDirectory() as temporary:
-        tokenizer = make_tokenizer(Path(temporary) / "tokenizer")
-    unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32, 64, 64), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        sample_size=128,
-    )  # fmt: skip
-    text_encoder = CLIPTextModel(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    for model in (unet, vae, text_encoder):
-        model.fill_parameters(seed)
-    pipe = StableDiffusionPipeline(
-        vae, text_encoder, tokenizer, unet,
-        PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.save_pretrained(folder)
-    return folder
+from mindone_diffusers import StableDiffusionPipeline, bundled
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, help="a Stable Diffusion folder; a tiny seeded one is written by default")
-    parser.add_argument("--prompt", default="a red circle on a blue background")
+    parser.add_argument("--model", type=Path, help="a Stable Diffusion folder; the bundled model by default")
+    parser.add_argument("--prompt", default="a large red circle on a blue background")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--graph", action="store_true", help="compile the models (MindSpore's graph mode)")
-    parser.add_argument("--output", type=Path, default=Path("outputs/first_picture.png"))
+    parser.add_argument("--output", type=Path, default=Path("outputs/picture.png"))
     arguments = parser.parse_args()
 
-    pipe = StableDiffusionPipeline.from_pretrained(arguments.model or write_tiny_checkpoint(Path("outputs/tiny-sd")))
+    pipe = StableDiffusionPipeline.from_pretrained(arguments.model or bundled.path(), safety_checker=None)
     if arguments.graph:
         pipe.enable_graph_mode()
-    image = pipe(arguments.prompt, num_inference_steps=arguments.steps, generator=np.random.default_rng(arguments.seed)).images[0]
+    guidance_scale = 7.5 if arguments.model else bundled.GUIDANCE_SCALE
+    generator = np.random.default_rng(arguments.seed)
+    image = pipe(arguments.prompt, num_inference_steps=arguments.steps, guidance_scale=guidance_scale, generator=generator).images[0]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     image.save(arguments.output)
     print(f"{image.width}x{image.height} picture in {arguments.output}")

@@ -53,6 +53,7 @@ SCHEDULERS = {
 }
 """Short names. Those whose class the package does not export are not offered."""
 
+GUIDANCE_SCALE = 7.5
 OUTPUTS = Path("outputs")
 TINY_DECODER = "vae_tiny"
 
@@ -70,9 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--guidance-scale",
         type=float,
-        default=7.5,
         metavar="X",
-        help="how strictly to follow the prompt; 1 is not at all (default: %(default)s)",
+        help=f"how strictly to follow the prompt; 1: not at all (default: {GUIDANCE_SCALE:g}; bundled model: {bundled.GUIDANCE_SCALE:g})",
     )
     add("--seed", type=_seed, metavar="N", help="random seed, with PyTorch's numbers (default: a random one, which is printed)")
     add("--num-images", type=_positive, default=1, metavar="N", help="how many pictures (default: %(default)s)")
@@ -144,7 +144,7 @@ def _draw(arguments: argparse.Namespace, pipe: Any, seed: int) -> "Image.Image":
     pipe.set_progress_bar_config(desc=f"seed {seed}")
     width, height = arguments.size or (None, None)
     return pipe(
-        arguments.prompt, width=width, height=height, num_inference_steps=arguments.steps, guidance_scale=arguments.guidance_scale,
+        arguments.prompt, width=width, height=height, num_inference_steps=arguments.steps, guidance_scale=_guidance_scale(arguments),
         negative_prompt=arguments.negative_prompt, generator=mindone_diffusers.Generator("cpu").manual_seed(seed),
     ).images[0]  # fmt: skip
 
@@ -168,7 +168,7 @@ def _facts(arguments: argparse.Namespace, pipe: Any) -> dict[str, Any]:
     model = "bundled" if arguments.model is None else arguments.model
     facts = {
         "prompt": arguments.prompt, "negative_prompt": arguments.negative_prompt or "", "steps": arguments.steps,
-        "guidance_scale": arguments.guidance_scale, "scheduler": type(pipe.scheduler).__name__,
+        "guidance_scale": _guidance_scale(arguments), "scheduler": type(pipe.scheduler).__name__,
         "model": Path(model).resolve().name if os.path.isdir(model) else model,
         "dtype": str(pipe.dtype).lower(), "mode": "graph" if arguments.graph else "eager",
         "mindone_diffusers": mindone_diffusers.__version__, "mindspore": mindspore.__version__,
@@ -235,6 +235,12 @@ def _command(arguments: argparse.Namespace, seed: int) -> str:
             option, text = f"--{name.replace('_', '-')}", "{}x{}".format(*value) if name == "size" else str(value)
             words += [option] if value is True else [f"{option}={text}"] if text.startswith("-") else [option, text]
     return shlex.join([*words, "--", arguments.prompt] if arguments.prompt.startswith("-") else [*words, arguments.prompt])
+
+
+def _guidance_scale(arguments: argparse.Namespace) -> float:
+    if arguments.guidance_scale is not None:
+        return arguments.guidance_scale
+    return bundled.GUIDANCE_SCALE if arguments.model is None else GUIDANCE_SCALE
 
 
 def _aliases() -> list[str]:

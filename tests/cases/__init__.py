@@ -3,6 +3,7 @@
 TABLES = {
     "adapters": "tests.cases.adapters",
     "autoencoders": "tests.cases.autoencoders",
+    "bundled": "tests.pipelines.bundled_pictures",
     "controlnets": "tests.cases.controlnets",
     "schedulers": "tests.schedulers.recording",
     "schedulers_discrete": "tests.schedulers.recording_discrete",

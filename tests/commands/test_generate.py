@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 import mindone_diffusers
-from examples.first_picture import write_tiny_checkpoint
 from mindone_diffusers import AutoencoderTiny, DiffusionPipeline, Generator, bundled
 from mindone_diffusers.commands import generate, main
 from mindone_diffusers.core import logging
 from mindone_diffusers.schedulers.scheduling_utils import SchedulerMixin
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,16 +180,18 @@ def test_progress_is_shown_to_people(model, capsys, monkeypatch):
     assert re.search(r"seed 5: 100%.* 2/2 ", capsys.readouterr().err)
 
 
-def test_the_bundled_model_is_the_default(model, capsys, monkeypatch):
-    monkeypatch.setattr(bundled, "path", lambda: model)
-    assert main(["generate", "a cat", "--steps", "2", "--size", "64", "--output", "a.png"]) == 0
+def test_the_bundled_model_is_the_default(capsys):
+    assert main(["generate", "a large red circle on a blue background", "--seed", "0", "--output", "a.png"]) == 0
     assert "--model" not in capsys.readouterr().out
     assert text("a.png")["model"] == "bundled"
+    drawn = pixels("a.png")
+    middle, corner = drawn[24:40, 24:40].mean((0, 1)), drawn[:4, :4].mean((0, 1))
+    assert middle.argmax() == 0 and corner.argmax() == 2  # red in the middle, blue around it
 
 
 def test_no_bundled_model(capsys, monkeypatch):
     monkeypatch.setattr(bundled, "NAME", "nothing")
-    assert "bundled model 'nothing' is not part of this version: name a folder or repository with --model" in fails(capsys, 1, "a cat")
+    assert "this installation came without the bundled model 'nothing': install again" in fails(capsys, 1, "a cat")
     assert list(Path("outputs").iterdir()) == []
 
 

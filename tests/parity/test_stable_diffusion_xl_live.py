@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import mindone_diffusers as ours
-from examples.first_picture import make_tokenizer
 from tests import harness
+from tests.tiny_checkpoint import make_tokenizer
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

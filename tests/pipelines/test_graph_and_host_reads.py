@@ -4,7 +4,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from examples.first_picture import write_tiny_checkpoint
 from mindone_diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -16,6 +15,7 @@ from mindone_diffusers import (
     StableDiffusionPipeline,
 )
 from mindone_diffusers.backend import graph
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 SCHEDULERS = (
     DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DPMSolverMultistepScheduler,

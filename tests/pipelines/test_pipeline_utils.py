@@ -9,12 +9,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from examples.first_picture import make_tokenizer
 from mindone_diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler, StableDiffusionPipeline
 from mindone_diffusers.core.errors import CheckpointError, ConfigError, UnsupportedError
 from mindone_diffusers.pipelines.components import component_class, component_entry
 from mindone_diffusers.pipelines.pipeline_utils import needed_files
 from mindone_diffusers.text_encoders.clip import CLIPTextModel
+from tests.tiny_checkpoint import make_tokenizer
 
 TEXT = {"vocab_size": 514, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -9,7 +9,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from examples.first_picture import make_tokenizer
 from mindone_diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
@@ -26,6 +25,7 @@ from mindone_diffusers.core.errors import ConfigError, UnsupportedError
 from mindone_diffusers.pipelines.guidance import guidance_scale_embedding, rescale_noise_cfg
 from mindone_diffusers.pipelines.schedule import retrieve_timesteps
 from mindone_diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from tests.tiny_checkpoint import make_tokenizer
 
 
 def make_pipeline(tokenizer, **changed) -> StableDiffusionPipeline:

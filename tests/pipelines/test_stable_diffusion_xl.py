@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.first_picture import make_tokenizer
 from mindone_diffusers import (
     AutoencoderKL,
     CLIPTextModel,
@@ -32,6 +31,7 @@ from mindone_diffusers.core.errors import ConfigError, UnsupportedError
 from mindone_diffusers.pipelines.images import encode_image, scale_latents, unscale_latents, upcast
 from mindone_diffusers.pipelines.schedule import end_early, get_timesteps
 from mindone_diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOutput, watermark
+from tests.tiny_checkpoint import make_tokenizer
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
 MASK = Image.fromarray(np.pad(np.full((16, 12), 255, np.uint8), ((8, 8), (4, 16))))

@@ -163,7 +163,7 @@ print(loaded, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SE
 def pipeline(folder: Path, runs: int) -> None:
     """A whole picture of 512x512, 3 steps with guidance; each side in a process of its own."""
     import mindone_diffusers as md
-    from examples.first_picture import make_tokenizer
+    from tests.tiny_checkpoint import make_tokenizer
 
     path = folder / "pipeline"
     if not path.exists():

@@ -4,6 +4,7 @@ python tools/bundled_model/bundle.py MODEL TINY_DECODER
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def main() -> None:
         shutil.rmtree(arguments.to / part, ignore_errors=True)
     pipe.save_pretrained(arguments.to)
     AutoencoderTiny.from_pretrained(arguments.tiny_decoder, mindspore_dtype=ms.float16).save_pretrained(arguments.to / "vae_tiny")
+    for file in arguments.to.rglob("*.json"):  # where it was trained is nobody's business
+        config = json.loads(file.read_text())
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     files = [file for file in arguments.to.rglob("*") if file.is_file()]
     print(f"{sum(file.stat().st_size for file in files) / 1e6:.2f} MB in {len(files)} files in {arguments.to}")
 

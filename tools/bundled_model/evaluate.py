@@ -1,6 +1,6 @@
 """How well a model draws what the captions ask for: colours by their mean, shapes by their geometry, nothing by eye.
 
-    python tools/bundled_model/evaluate.py FOLDER [--prompts 200] [--guidance-scale 7.5] [--framework mindspore|torch|both]
+    python tools/bundled_model/evaluate.py FOLDER [--prompts 200] [--guidance-scale 2.5 1] [--framework mindspore|torch|both]
 
 With `--framework both`, PyTorch diffusers draws the same prompts from the same latents, and the largest difference of the pictures is
 printed too.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from shapes import COLORS, PLACES, SHAPES, Scene, outline, random_scene
+from shapes import COLORS, LARGE, MIDDLE, PLACES, RADII, SHAPES, Scene, nearest_inside, outline, random_scene
 
 PALETTE = np.array(list(COLORS.values()), np.float32)
 
@@ -37,14 +37,16 @@ def classify(image: Image.Image) -> dict[str, str]:
     rows, columns = np.nonzero(mask)
     scores = {shape: overlap(mask, shape, rows, columns) for shape in SHAPES}
     shape = max(scores, key=scores.get)
-    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-    x, y = (columns.min() + columns.max()) / 2 / side, (rows.min() + rows.max()) / 2 / side
-    places = {place: (x - px) ** 2 + (y - py) ** 2 for place, (px, py) in PLACES.items()}
+    corners = np.array(outline(shape, 0.0, 0.0, 1.0))
+    low, high = corners.min(0), corners.max(0)
+    radius = max(np.ptp(columns) + 1, np.ptp(rows) + 1) / side / (high - low).max()
+    center = np.array([columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]) / 2 / side - radius * (low + high) / 2
+    places = {place: np.square(center - nearest_inside(asked, radius)).sum() for place, asked in PLACES.items()}
     return {
         "color": nearest_color(color),
         "shape": shape,
         "background": nearest_color(background),
-        "size": "large" if max(height, width) > 0.47 * side else "small",
+        "size": "large" if radius > (RADII["small"][1] + RADII["large"][0]) / 2 else "small",
         "place": min(places, key=places.get),
     }
 
@@ -68,14 +70,10 @@ def scenes(count: int, seed: int) -> list[Scene]:
 
 
 def score(asked: list[Scene], images: list[Image.Image]) -> dict[str, float]:
-    """The part of pictures in which each thing asked for is right; of size and place, of those that ask for one."""
+    """The part of pictures in which each thing asked for is right."""
+    wanted = [vars(scene) | {"size": scene.size or LARGE, "place": scene.place or MIDDLE} for scene in asked]
     found = [classify(image) for image in images]
-    result = {}
-    for part in ("color", "background", "shape", "size", "place"):
-        pairs = [(getattr(scene, part), one.get(part)) for scene, one in zip(asked, found)]
-        pairs = [(want, got) for want, got in pairs if want is not None]
-        result[part] = sum(want == got for want, got in pairs) / len(pairs)
-    return result
+    return {part: float(np.mean([want[part] == got.get(part) for want, got in zip(wanted, found)])) for part in wanted[0]}
 
 
 def draw(framework: str, folder: Path, prompts: list[str], latents: np.ndarray, steps: int, guidance_scale: float, batch: int) -> list:
@@ -110,7 +108,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1234)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance-scale", type=float, nargs="*", default=[7.5, 1.0])
+    parser.add_argument("--guidance-scale", type=float, nargs="*", default=[2.5, 1.0])
     parser.add_argument("--batch", type=int, default=25)
     parser.add_argument("--framework", choices=("mindspore", "torch", "both"), default="mindspore")
     parser.add_argument("--grid", type=Path, help="save the first 40 pictures here")

@@ -22,7 +22,7 @@ def words() -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer (byte-pair encoding) whose merges make one token of each word."""
+    """A CLIP tokenizer (byte-pair encoding) whose merges make one token of nearly each word (of "orange" four, of "triangle" six)."""
     letters = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256)]]
     letters += [chr(256 + index) for index in range(256 - len(letters))]
     symbols = [*letters, *(letter + "</w>" for letter in letters)]
@@ -45,12 +45,12 @@ def write_model(folder: Path, seed: int = 0) -> None:
     """The pipeline folder, with an AutoencoderTiny in `vae_tiny`."""
     tokenizer = write_tokenizer(folder / "tokenizer")
     unet = UNet2DConditionModel(
-        sample_size=SIZE // 8, block_out_channels=(80, 112), layers_per_block=1, cross_attention_dim=96, attention_head_dim=4,
-        norm_num_groups=16, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        sample_size=SIZE // 4, block_out_channels=(32, 64, 96), layers_per_block=1, cross_attention_dim=96, attention_head_dim=4,
+        norm_num_groups=16, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64, 64), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         norm_num_groups=4, sample_size=SIZE, mid_block_add_attention=False,
     )  # fmt: skip
     text_encoder = CLIPTextModel(
@@ -59,8 +59,8 @@ def write_model(folder: Path, seed: int = 0) -> None:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     tiny = AutoencoderTiny(
-        encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(32, 32, 16, 16), num_encoder_blocks=(1,) * 4,
-        num_decoder_blocks=(2, 2, 1, 1),
+        encoder_block_out_channels=(16,) * 3, decoder_block_out_channels=(16,) * 3, num_encoder_blocks=(1,) * 3,
+        num_decoder_blocks=(2, 1, 1),
     )  # fmt: skip
     for model in (unet, vae, text_encoder, tiny):
         model.fill_parameters(seed)

@@ -35,12 +35,14 @@ PLACES = {
     "at the top": (0.5, 0.25),
     "at the bottom": (0.5, 0.75),
 }
+LARGE, MIDDLE = "large", "in the middle"
+"""What is drawn if a caption names no size, or no place."""
 SIZE = 64
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption asks for. No size or place means any."""
+    """What a caption asks for. No size means large, no place the middle."""
 
     color: str
     shape: str
@@ -60,11 +62,16 @@ def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def random_scene(rng: np.random.Generator) -> Scene:
-    """Two captions in three name the size, half of them the place."""
+def random_scene(rng: np.random.Generator, free: bool = False) -> Scene:
+    """A scene to draw, or, with `free`, one that leaves the size or the place open half of the time and more."""
     color, background = rng.choice(list(COLORS), 2, replace=False)
-    size = str(rng.choice(list(RADII))) if rng.random() < 2 / 3 else None
-    place = str(rng.choice(list(PLACES))) if rng.random() < 0.5 else None
+    if free:
+        size = str(rng.choice(list(RADII))) if rng.random() < 2 / 3 else None
+        place = str(rng.choice(list(PLACES))) if rng.random() < 0.5 else None
+    else:
+        size, place = str(rng.choice(list(RADII))), str(rng.choice(list(PLACES)))
+        size = None if size == LARGE and rng.random() < 0.5 else size
+        place = None if place == MIDDLE and rng.random() < 0.5 else place
     return Scene(str(color), str(rng.choice(SHAPES)), str(background), size, place)
 
 
@@ -95,14 +102,19 @@ def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, 
     raise ValueError(f"unknown shape {shape!r}; expected one of {', '.join(SHAPES)}")
 
 
-def draw(scene: Scene, rng: np.random.Generator, size: int = SIZE) -> Image.Image:
-    """The scene with a random radius and place where the caption leaves them open, drawn at four times the size and reduced."""
-    low, high = RADII[scene.size or str(rng.choice(list(RADII)))]
-    radius = rng.uniform(low, high)
-    place = scene.place or str(rng.choice(list(PLACES)))
-    x, y = (center + rng.uniform(-0.03, 0.03) for center in PLACES[place])
+def nearest_inside(place: tuple[float, float], radius: float) -> tuple[float, ...]:
+    """The centre nearest to a place at which a shape of this radius is all in the picture."""
     margin = radius + 0.02
-    x, y = (min(max(center, margin), 1 - margin) for center in (x, y))
+    return tuple(min(max(center, margin), 1 - margin) for center in place)
+
+
+def draw(scene: Scene, rng: np.random.Generator, size: int = SIZE, free: bool = False) -> Image.Image:
+    """The scene, drawn at four times the size and reduced; with `free`, of any size and anywhere, where the caption names none."""
+    low, high = RADII[scene.size or (str(rng.choice(list(RADII))) if free else LARGE)]
+    radius = rng.uniform(low, high)
+    place = scene.place or (str(rng.choice(list(PLACES))) if free else MIDDLE)
+    x, y = (center + rng.uniform(-0.03, 0.03) for center in PLACES[place])
+    x, y = nearest_inside((x, y), radius)
     large = 4 * size
     image = Image.new("RGB", (large, large), COLORS[scene.background])
     corners = [(large * px, large * py) for px, py in outline(scene.shape, x, y, radius)]
@@ -110,15 +122,15 @@ def draw(scene: Scene, rng: np.random.Generator, size: int = SIZE) -> Image.Imag
     return image.resize((size, size), Image.Resampling.BOX)
 
 
-def write_folder(folder: Path, count: int, seed: int) -> None:
+def write_folder(folder: Path, count: int, seed: int, free: bool) -> None:
     """`count` pictures and their `metadata.jsonl`."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     lines = []
     for index in range(count):
-        scene = random_scene(rng)
+        scene = random_scene(rng, free)
         name = f"{index:06d}.png"
-        draw(scene, rng).save(folder / name)
+        draw(scene, rng, free=free).save(folder / name)
         lines.append(json.dumps({"file_name": name, "text": scene.caption}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -128,8 +140,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--free", action="store_true", help="any size, anywhere, where a caption names none")
     arguments = parser.parse_args()
-    write_folder(arguments.folder, arguments.count, arguments.seed)
+    write_folder(arguments.folder, arguments.count, arguments.seed, arguments.free)
     print(f"{arguments.count} pictures in {arguments.folder}")
 
 
