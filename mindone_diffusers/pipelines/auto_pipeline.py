@@ -31,7 +31,10 @@ class _Name:
 
         found = getattr(pipelines, str(self), None)
         if found is None:
-            raise ConfigError(f"there is no {self}: use another class, or leave out what asks for it (a controlnet, enable_pag)")
+            raise ConfigError(
+                f"there is no {self}: use another class, or leave out what asks for it (a controlnet, enable_pag); in from_pipe, "
+                "controlnet=None and enable_pag=False leave out what the pipeline has"
+            )
         return found
 
 

@@ -28,6 +28,7 @@ class ControlMixin:
     do_classifier_free_guidance: bool
     vae_scale_factor: int
     _conditions: Callable[[dict[str, Any]], dict[str, Tensor] | None]
+    _guided_batch: Callable[[Tensor, Tensor], Tensor]
 
     @property
     def control_image_processor(self) -> VaeImageProcessor:
@@ -43,7 +44,7 @@ class ControlMixin:
         return self._several(controlnet) if isinstance(controlnet, (list, tuple)) else controlnet
 
     def _guesses(self, guess_mode: bool) -> bool:
-        """Whether the ControlNets are to see the prompt's half of the batch only; those that pool their output are always used so."""
+        """Whether the ControlNets are to see no negative prompts; those that pool their output are always used so."""
         return guess_mode or self._nets[0].config.global_pool_conditions
 
     # Checks
@@ -112,12 +113,16 @@ class ControlMixin:
         """The control images as the ControlNet takes them, and their height and width; see `prepare_control_image`."""
         prepared = [
             prepare_control_image(
-                self.control_image_processor, image, height, width, batch_size, num_images_per_prompt, self.controlnet.dtype,
-                self.do_classifier_free_guidance and not guess_mode, crop,
+                self.control_image_processor, image, height, width, batch_size, num_images_per_prompt, self.controlnet.dtype, False, crop
             )
             for image in images
-        ]  # fmt: skip
-        return self._arranged(prepared), prepared[0].shape[2:]
+        ]
+        unseen = self._unseen(prepared[0], guess_mode)
+        return self._arranged([self._guided_batch(image, image)[unseen:] for image in prepared]), prepared[0].shape[2:]
+
+    def _unseen(self, images: Tensor, guess_mode: bool) -> int:
+        """How many of a guided batch of these the ControlNets do not see: in guess mode the negative prompts', which come first."""
+        return images.shape[0] if guess_mode and self.do_classifier_free_guidance else 0
 
     def _arranged(self, values: list[Any]) -> Any:
         """Values for each image as the ControlNet's arguments."""
@@ -134,16 +139,16 @@ class ControlMixin:
 
         Args:
             steps, count, scale, start, end: see `factors_of_steps`.
-            guess_mode: with guidance, the ControlNets see the prompt's half of the batch only, and add nothing to the other.
+            guess_mode: with guidance, the ControlNets do not see the negative prompts' part of the batch, and add nothing to it.
         """
         factors = factors_of_steps(steps, count, scale, start, end)
 
         def control(sample: Tensor, t: float, tensors: dict[str, Any]) -> dict[str, Any]:
             embeds, conditions = tensors["prompt_embeds"], self._conditions(tensors)
-            half = guess_mode and self.do_classifier_free_guidance
-            if half:
-                sample, embeds = _second_half(sample), _second_half(embeds)
-                conditions = conditions and {name: _second_half(value) for name, value in conditions.items()}
+            unseen = self._unseen(tensors["latents"], guess_mode)
+            if unseen:
+                sample, embeds = sample[unseen:], embeds[unseen:]
+                conditions = conditions and {name: value[unseen:] for name, value in conditions.items()}
             down, mid = self.controlnet(
                 sample, t, encoder_hidden_states=embeds, controlnet_cond=tensors[self._shown], added_cond_kwargs=conditions,
                 conditioning_scale=self._scales(factors[tensors["step"]]), guess_mode=guess_mode, return_dict=False,
@@ -151,8 +156,8 @@ class ControlMixin:
             )  # fmt: skip
             if mid is None:  # no ControlNet is on
                 return {}
-            if half:
-                down, mid = tuple(_after_zeros(state) for state in down), _after_zeros(mid)
+            if unseen:
+                down, mid = tuple(_after_zeros(unseen, state) for state in down), _after_zeros(unseen, mid)
             return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
         return control
@@ -402,11 +407,5 @@ def _one_hot(kinds: list[int], net: Any, batch_size: int) -> Tensor:
     return Tensor(np.tile(row, (batch_size, 1)))
 
 
-def _second_half(tensor: Tensor) -> Tensor:
-    """The prompts' half of a batch with guidance."""
-    return F.chunk(tensor, 2)[1]
-
-
-def _after_zeros(tensor: Tensor) -> Tensor:
-    """The opposite: zeros for the negative prompts."""
-    return F.cat((F.zeros(tensor.shape, tensor.dtype), tensor), 0)
+def _after_zeros(rows: int, tensor: Tensor) -> Tensor:
+    return F.cat((F.zeros((rows, *tensor.shape[1:]), tensor.dtype), tensor), 0)

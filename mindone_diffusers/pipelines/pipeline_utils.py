@@ -440,6 +440,9 @@ class StableDiffusionMixin:
 def needed_files(names: Collection[str], index: Mapping[str, Any], variant: str | None, passed: Collection[str]) -> list[str]:
     """The files of a repository that loading a pipeline needs.
 
+    Folders like `controlnet_1` belong to `controlnet`, which several models may be. (PyTorch diffusers leaves out their configs, without
+    which they cannot be loaded.)
+
     Args:
         names: the repository's files.
         index: its `model_index.json`.
@@ -450,16 +453,17 @@ def needed_files(names: Collection[str], index: Mapping[str, Any], variant: str 
         CheckpointError: a component has pickled weights only.
     """
     needed = [hub.MODEL_INDEX_NAME]
-    for component, entry in index.items():
-        if component.startswith("_") or component in passed or not _is_used(entry):
+    for folder in dict.fromkeys(name.split("/")[0] for name in names if name.count("/") == 1):
+        component = folder if folder in index else re.sub(r"_\d+$", "", folder)
+        if component.startswith("_") or component in passed or not _is_used(index.get(component)):
             continue
-        inside = [name for name in names if name.startswith(f"{component}/") and name.count("/") == 1]
+        inside = [name for name in names if name.startswith(f"{folder}/") and name.count("/") == 1]
         tensors = [name for name in inside if ".safetensors" in name]
         others = [name for name in inside if name.endswith((".json", ".txt", ".model")) and not _WEIGHTS_INDEX.search(name)]
         chosen = [name for name in tensors if variant and _has_variant(name, variant)] or [name for name in tensors if _PLAIN.search(name)]
         if not tensors and any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in inside):
             raise CheckpointError(
-                f"{component} has pickled weights only, which are never loaded at run time: save it as safetensors with PyTorch first"
+                f"{folder} has pickled weights only, which are never loaded at run time: save it as safetensors with PyTorch first"
             )
         needed += chosen + others
     return needed

@@ -27,6 +27,13 @@ UNET = {
 }  # fmt: skip
 BOTH = {"cross_attention_dim": 32 + 48, "projection_class_embeddings_input_dim": 6 * 8 + 40}
 VAE = {"block_out_channels": (32, 64), "sample_size": 32, "scaling_factor": 0.13025}
+# As SSD-1B (arXiv:2401.02677): of the transformers of each layer some are left out, and all of the middle.
+FEWER = {
+    "block_out_channels": (32, 64, 64), "attention_head_dim": (2, 4, 4), "layers_per_block": 2, "mid_block_type": "UNetMidBlock2D",
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, [2, 2], [1, 2]], "reverse_transformer_layers_per_block": [[1, 1, 2], [2, 1, 1], 1],
+}  # fmt: skip
 STATISTICS = {"latents_mean": [-1.6, 1.1, 3.3, -0.1], "latents_std": [8.4, 5.9, 7.1, 5.1], "scaling_factor": 0.5}
 TEXTS = (
     {"hidden_size": 32, "num_hidden_layers": 3, "hidden_act": "quick_gelu"},
@@ -38,6 +45,7 @@ CHECKPOINTS = {
     "base": (BASE, UNET | BOTH, VAE, {}),
     "statistics": (BASE, UNET | BOTH, VAE | STATISTICS, {"force_zeros_for_empty_prompt": False}),
     "distilled": (BASE, UNET | BOTH | {"time_cond_proj_dim": 20}, VAE, {}),
+    "fewer layers": (BASE, UNET | BOTH | FEWER, VAE, {}),
     "refiner": (
         IMAGE_TO_IMAGE, UNET | {"cross_attention_dim": 48, "projection_class_embeddings_input_dim": 5 * 8 + 40}, VAE,
         {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False},

@@ -256,6 +256,25 @@ def test_only_needed_files_are_downloaded():
         needed_files([f for f in FILES if not (f.startswith("unet") and "safetensors" in f)], INDEX, None, ())
 
 
+def test_a_list_of_models_is_downloaded_as_a_whole():
+    """`controlnet_1`, ... are folders of `controlnet`; `unet_1_0` is none of `unet`, nor `unet_2`, which the index has itself."""
+    weights = "diffusion_pytorch_model"
+    names = [f"{part}/{file}" for part in ("net", "net_1", "net_12", "unet", "unet_2", "unet_1_0", "net_1_0", "other_1")
+             for file in ("config.json", f"{weights}.safetensors", f"{weights}.bin")]  # fmt: skip
+    names += [f"{part}/{weights}.fp16.safetensors" for part in ("net", "net_1", "net_12")]
+    index = {"net": ["diffusers", "MultiControlNetModel"], "unet": ["diffusers", "A"], "unet_2": [None, None]}
+
+    def files(*parts, variant=""):
+        return {f"{part}/{file}" for part in parts for file in ("config.json", f"{weights}{variant}.safetensors")}
+
+    always = {"model_index.json"} | files("unet")
+    assert set(needed_files(names, index, None, ())) == always | files("net", "net_1", "net_12")
+    assert set(needed_files(names, index, "fp16", ())) == always | files("net", "net_1", "net_12", variant=".fp16")
+    assert set(needed_files(names, index, None, ("net",))) == always
+    with pytest.raises(CheckpointError, match="net_1 has pickled weights only"):
+        needed_files([name for name in names if not (name.startswith("net_1/") and "safetensors" in name)], index, None, ())
+
+
 def test_download(folder, monkeypatch):
     import huggingface_hub
 

@@ -6,7 +6,7 @@ alone. The result is guided away from it.
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,6 +113,13 @@ class PAGMixin:
         return {name: processor for name, processor in self.unet.attn_processors.items() if type(processor) in kinds}
 
 
+class UnguessedPAGMixin(PAGMixin):
+    """The same of a pipeline with ControlNets that has no guess mode with perturbed attention, as in PyTorch diffusers."""
+
+    def _guesses(self, guess_mode: bool) -> bool:
+        return False
+
+
 def with_pag_layers(init: Callable) -> Callable:
     """A plain pipeline's `__init__` with the argument `pag_applied_layers`."""
 
@@ -123,27 +130,29 @@ def with_pag_layers(init: Callable) -> Callable:
     return _with_arguments(init, run, pag_applied_layers="mid")
 
 
-def with_pag_scales(call: Callable) -> Callable:
-    """A plain pipeline's `__call__` with the arguments `pag_scale` and `pag_adaptive_scale`."""
+def with_pag_scales(call: Callable, without: Sequence[str] = ()) -> Callable:
+    """A plain pipeline's `__call__` with the arguments `pag_scale` and `pag_adaptive_scale`, and without some of its own."""
 
     def run(arguments: dict[str, Any], pag_scale: float, pag_adaptive_scale: float) -> Any:
         with arguments["self"]._perturbing(pag_scale, pag_adaptive_scale, arguments["guidance_scale"]):
             return call(**arguments)
 
-    return _with_arguments(call, run, pag_scale=3.0, pag_adaptive_scale=0.0)
+    return _with_arguments(call, run, without, pag_scale=3.0, pag_adaptive_scale=0.0)
 
 
-def _with_arguments(method: Callable, run: Callable, **added: Any) -> Callable:
-    """A method with the arguments of another and more.
+def _with_arguments(method: Callable, run: Callable, without: Sequence[str] = (), **added: Any) -> Callable:
+    """A method with the arguments of another, some left out, and more.
 
     Args:
         method: the other.
         run: does what it is to do: `run(arguments of method, **those of added)`.
+        without: names of the arguments to leave out.
         added: defaults by name.
     """
     signature = inspect.signature(method)
+    kept = [parameter for name, parameter in signature.parameters.items() if name not in without]
     more = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value) for name, value in added.items()]
-    signature = signature.replace(parameters=[*signature.parameters.values(), *more])
+    signature = signature.replace(parameters=[*kept, *more])
 
     def extended(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
