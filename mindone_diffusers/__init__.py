@@ -57,6 +57,8 @@ __getattr__, __dir__, __all__ = exports(
         ".pipelines.ddpm.pipeline_ddpm": ("DDPMPipeline",),
         ".pipelines.latent_consistency_models.pipeline_latent_consistency_img2img": ("LatentConsistencyModelImg2ImgPipeline",),
         ".pipelines.latent_consistency_models.pipeline_latent_consistency_text2img": ("LatentConsistencyModelPipeline",),
+        ".pipelines.ledits_pp.pipeline_leditspp_stable_diffusion": ("LEditsPPPipelineStableDiffusion",),
+        ".pipelines.ledits_pp.pipeline_leditspp_stable_diffusion_xl": ("LEditsPPPipelineStableDiffusionXL",),
         ".pipelines.pag.pipeline_pag_controlnet_sd": ("StableDiffusionControlNetPAGPipeline",),
         ".pipelines.pag.pipeline_pag_controlnet_sd_inpaint": ("StableDiffusionControlNetPAGInpaintPipeline",),
         ".pipelines.pag.pipeline_pag_controlnet_sd_xl": ("StableDiffusionXLControlNetPAGPipeline",),

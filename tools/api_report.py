@@ -38,6 +38,8 @@ DIFFERENCES = {
     ("*", "__call__"): "arguments that transformers hides in **kwargs are named; attentions are not returned",
     ("DDIMInverseScheduler", "__init__"): "no **kwargs: upstream's hold only the deprecated `set_alpha_to_zero`, which is named here",
     ("EMAModel", "__init__"): "no **kwargs: upstream's hold only the deprecated `max_value`, `min_value` and `device`",
+    ("LEditsPPPipelineStableDiffusion", "__call__"): "no **kwargs: upstream's have no effect",
+    ("LEditsPPPipelineStableDiffusionXL", "__call__"): "no **kwargs: upstream's have no effect",
     ("LTXEulerAncestralRFScheduler", "set_timesteps"): "no **kwargs: unknown arguments are errors",
     ("ModelMixin", "__call__"): "abstract",
     ("StableDiffusionXLInstructPix2PixPipeline", "encode_prompt"): "adds `clip_skip`, which the other SDXL pipelines have",

@@ -19,6 +19,8 @@ __getattr__, __dir__, __all__ = exports(
         ".ddpm.pipeline_ddpm": ("DDPMPipeline",),
         ".latent_consistency_models.pipeline_latent_consistency_img2img": ("LatentConsistencyModelImg2ImgPipeline",),
         ".latent_consistency_models.pipeline_latent_consistency_text2img": ("LatentConsistencyModelPipeline",),
+        ".ledits_pp.pipeline_leditspp_stable_diffusion": ("LEditsPPPipelineStableDiffusion",),
+        ".ledits_pp.pipeline_leditspp_stable_diffusion_xl": ("LEditsPPPipelineStableDiffusionXL",),
         ".pag.pipeline_pag_controlnet_sd": ("StableDiffusionControlNetPAGPipeline",),
         ".pag.pipeline_pag_controlnet_sd_inpaint": ("StableDiffusionControlNetPAGInpaintPipeline",),
         ".pag.pipeline_pag_controlnet_sd_xl": ("StableDiffusionXLControlNetPAGPipeline",),

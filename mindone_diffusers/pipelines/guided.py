@@ -114,9 +114,9 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
         self._num_timesteps = len(timesteps)
         return timesteps, num_inference_steps
 
-    def _encode(self, image: Tensor, generator: Any) -> Tensor:
+    def _encode(self, image: Tensor, generator: Any, sample_mode: str = "sample") -> Tensor:
         """See `images.encode_image`."""
-        return encode_image(self.vae, image, generator)
+        return encode_image(self.vae, image, generator, sample_mode)
 
     def _check_prompts(
         self,
@@ -138,9 +138,7 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
         """
         if callback_steps is not None:
             check_callback_steps(callback_steps)
-        unknown = [name for name in callback_on_step_end_tensor_inputs or () if name not in self._callback_tensor_inputs]
-        if unknown:
-            raise ConfigError(f"callback_on_step_end_tensor_inputs has {unknown}; expected names among {self._callback_tensor_inputs}")
+        self._check_callback_inputs(callback_on_step_end_tensor_inputs)
         if prompt is not None and prompt_embeds is not None:
             raise ConfigError("`prompt` and `prompt_embeds` are both given: pass one of them")
         if prompt is None and prompt_embeds is None:
@@ -154,8 +152,12 @@ class GuidedPipeline(DiffusionPipeline, StableDiffusionMixin):
                 f"prompt_embeds has shape {prompt_embeds.shape} and negative_prompt_embeds {negative_prompt_embeds.shape}: they have to "
                 "be equal"
             )
-        if ip_adapter_image is not None or ip_adapter_image_embeds is not None:
-            raise UnsupportedError("IP-Adapters are not there yet: leave out ip_adapter_image and ip_adapter_image_embeds.")
+        check_ip_adapter(ip_adapter_image, ip_adapter_image_embeds)
+
+    def _check_callback_inputs(self, names: list[str] | None) -> None:
+        unknown = [name for name in names or () if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ConfigError(f"callback_on_step_end_tensor_inputs has {unknown}; expected names among {self._callback_tensor_inputs}")
 
     def _default_size(self) -> tuple[int, int]:
         size = self.unet.config.sample_size
@@ -223,6 +225,11 @@ def check_callback_steps(callback_steps: Any) -> None:
 def check_size(height: int, width: int, multiple: int = 8) -> None:
     if height % multiple or width % multiple:
         raise ConfigError(f"height and width are {height} and {width}; expected multiples of {multiple}")
+
+
+def check_ip_adapter(image: Any, image_embeds: Any = None) -> None:
+    if image is not None or image_embeds is not None:
+        raise UnsupportedError("IP-Adapters are not there yet: leave out ip_adapter_image and ip_adapter_image_embeds.")
 
 
 def check_lora_scale(lora_scale: float | None) -> None:

@@ -67,19 +67,20 @@ def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
     return None if None in values else tuple(Tensor(value, latents.dtype).reshape((1, -1, 1, 1)) for value in values)
 
 
-def encode_image(vae: Any, image: Tensor, generator: Any = None) -> Tensor:
+def encode_image(vae: Any, image: Tensor, generator: Any = None, sample_mode: str = "sample") -> Tensor:
     """Scaled latents of images (batch, 3, height, width) in [-1, 1]; of latents, those themselves.
 
     Args:
         vae: the autoencoder.
         image: images, or latents, which are known by their channels.
         generator: draws from the latents' distributions, or a list with at least one for each image.
+        sample_mode: see `retrieve_latents`.
     """
     if image.shape[1] == vae.config.latent_channels:
         return image
     if isinstance(generator, list):
         generator = generator[: image.shape[0]]
-    return scale_latents(vae, retrieve_latents(vae.encode(image.astype(vae.dtype)), generator))
+    return scale_latents(vae, retrieve_latents(vae.encode(image.astype(vae.dtype)), generator, sample_mode))
 
 
 def repeat_to(batch_size: int, tensor: Tensor, what: str) -> Tensor:

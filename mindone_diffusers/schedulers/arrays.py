@@ -126,19 +126,23 @@ def largest(values: Array, axis: int = -1) -> Array:
     return (values.max if isinstance(values, np.ndarray) else values.amax)(axis=axis, keepdims=True)
 
 
+def quantile(values: Array, ratio: float) -> Array:
+    """`torch.quantile(values, ratio, dim=1, keepdim=True)` of float32 numbers (rows, numbers)."""
+    ordered = np.sort(values, axis=1) if isinstance(values, np.ndarray) else values.sort(axis=1)[0]
+    rank = np.float32(ratio) * np.float32(values.shape[1] - 1)  # torch.quantile's rank is float32
+    below, weight = int(rank), float(rank - int(rank))
+    above = min(below + 1, values.shape[1] - 1)
+    low, high = ordered[:, below : below + 1], ordered[:, above : above + 1]
+    return low + weight * (high - low)
+
+
 def dynamic_threshold(sample: Array, ratio: float, max_value: float) -> Array:
     """Clip each image of a predicted clean sample to its own `ratio` quantile of absolute values, and divide by it.
 
     The quantile is kept between 1 and `max_value` (arXiv 2205.11487, section 2.3).
     """
     flat = cast(sample, "float32").reshape(sample.shape[0], -1)
-    magnitudes = abs(flat)
-    ordered = np.sort(magnitudes, axis=1) if isinstance(sample, np.ndarray) else magnitudes.sort(axis=1)[0]
-    rank = np.float32(ratio) * np.float32(flat.shape[1] - 1)  # torch.quantile's rank is float32
-    below, weight = int(rank), float(rank - int(rank))
-    above = min(below + 1, flat.shape[1] - 1)
-    low, high = ordered[:, below : below + 1], ordered[:, above : above + 1]
-    scale = (low + weight * (high - low)).clip(1.0, max_value)
+    scale = quantile(abs(flat), ratio).clip(1.0, max_value)
     return (flat / scale).clip(-1.0, 1.0).reshape(sample.shape).astype(sample.dtype)
 
 

@@ -91,9 +91,9 @@ class StableDiffusionXLBase(GuidedPipeline):
     def _conditions(self, tensors: dict[str, Any]) -> dict[str, Tensor]:
         return {"text_embeds": tensors["add_text_embeds"], "time_ids": tensors["add_time_ids"]}
 
-    def _encode(self, image: Tensor, generator: Any) -> Tensor:
+    def _encode(self, image: Tensor, generator: Any, sample_mode: str = "sample") -> Tensor:
         with upcast(self.vae):
-            return encode_image(self.vae, image, generator)
+            return encode_image(self.vae, image, generator, sample_mode)
 
     def _time_ids(self, numbers: Sequence[float], tensors: dict[str, Any]) -> Tensor:
         """Sizes and places as the UNet takes them, (1, numbers), in the dtype of the embeddings in `tensors`.
@@ -118,11 +118,14 @@ class StableDiffusionXLBase(GuidedPipeline):
         """The images, as `output_type` says."""
         image = latents
         if output_type != "latent":
-            with upcast(self.vae):
-                image = self.vae.decode(unscale_latents(self.vae, latents.astype(self.vae.dtype)), return_dict=False)[0]
+            image = self._decode_latents(latents)
             if self.watermark is not None:
                 image = self.watermark.apply_watermark(image)
         return self.image_processor.postprocess(image, output_type)
+
+    def _decode_latents(self, latents: Tensor, **conditions: Any) -> Tensor:
+        with upcast(self.vae):
+            return self.vae.decode(unscale_latents(self.vae, latents.astype(self.vae.dtype)), return_dict=False, **conditions)[0]
 
     def _finish(self, image: Any, return_dict: bool) -> StableDiffusionXLPipelineOutput | tuple:
         self.maybe_free_model_hooks()
