@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = exports(
         ".models.controlnets.multicontrolnet": ("MultiControlNetModel",),
         ".models.controlnets.multicontrolnet_union": ("MultiControlNetUnionModel",),
         ".models.modeling_utils": ("ModelMixin",),
+        ".models.transformers.prior_transformer": ("PriorTransformer",),
         ".models.unets.unet_2d": ("UNet2DModel",),
         ".models.unets.unet_2d_condition": ("UNet2DConditionModel",),
         ".optimization": (
@@ -78,6 +79,7 @@ __getattr__, __dir__, __all__ = exports(
         ".pipelines.stable_diffusion.pipeline_stable_diffusion_instruct_pix2pix": ("StableDiffusionInstructPix2PixPipeline",),
         ".pipelines.stable_diffusion.pipeline_stable_diffusion_latent_upscale": ("StableDiffusionLatentUpscalePipeline",),
         ".pipelines.stable_diffusion.pipeline_stable_diffusion_upscale": ("StableDiffusionUpscalePipeline",),
+        ".pipelines.stable_diffusion.pipeline_stable_unclip": ("StableUnCLIPPipeline",),
         ".pipelines.stable_diffusion.pipeline_stable_unclip_img2img": ("StableUnCLIPImg2ImgPipeline",),
         ".pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl": ("StableDiffusionXLPipeline",),
         ".pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img": ("StableDiffusionXLImg2ImgPipeline",),
@@ -136,6 +138,7 @@ __getattr__, __dir__, __all__ = exports(
         ".schedulers.scheduling_utils": ("SchedulerMixin",),
         ".schedulers.scheduling_vq_diffusion": ("VQDiffusionScheduler",),
         ".text_encoders.clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
+        ".text_encoders.dpt": ("DPTForDepthEstimation",),
         ".training_utils": ("EMAModel",),
         ".utils": ("logging",),
     },

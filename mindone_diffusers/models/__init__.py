@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = exports(
         ".controlnets.multicontrolnet_union": ("MultiControlNetUnionModel",),
         ".embeddings": ("ImageProjection",),
         ".modeling_utils": ("ModelMixin",),
+        ".transformers.prior_transformer": ("PriorTransformer",),
         ".transformers.transformer_2d": ("Transformer2DModel",),
         ".unets.unet_2d": ("UNet2DModel",),
         ".unets.unet_2d_condition": ("UNet2DConditionModel",),

@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = exports(
         ".stable_diffusion.pipeline_stable_diffusion_instruct_pix2pix": ("StableDiffusionInstructPix2PixPipeline",),
         ".stable_diffusion.pipeline_stable_diffusion_latent_upscale": ("StableDiffusionLatentUpscalePipeline",),
         ".stable_diffusion.pipeline_stable_diffusion_upscale": ("StableDiffusionUpscalePipeline",),
+        ".stable_diffusion.pipeline_stable_unclip": ("StableUnCLIPPipeline",),
         ".stable_diffusion.pipeline_stable_unclip_img2img": ("StableUnCLIPImg2ImgPipeline",),
         ".stable_diffusion_xl.pipeline_stable_diffusion_xl": ("StableDiffusionXLPipeline",),
         ".stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img": ("StableDiffusionXLImg2ImgPipeline",),

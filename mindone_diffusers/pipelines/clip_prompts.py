@@ -157,6 +157,14 @@ def embed_prompts_and_pool(text_encoder: Any, tokenizer: Any, prompts: list[str]
     return outputs.hidden_states[-1], outputs.pooler_output
 
 
+def embed_and_project_prompts(text_encoder: Any, tokenizer: Any, prompts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """A text encoder's projections of prompts, (prompts, size), the embeddings of their tokens, (prompts, tokens, size), and which of
+    these are not padding, (prompts, tokens)."""
+    inputs = _tokens(tokenizer, prompts, None)
+    outputs = text_encoder(inputs.input_ids)
+    return outputs.text_embeds, outputs.last_hidden_state, Tensor(inputs.attention_mask)
+
+
 def check_pooled(prefix: str, embeds: Tensor | None, pooled: Tensor | None) -> None:
     """Raises ConfigError for embeddings of prompts, or with the prefix "negative_" of negative ones, without the pooled embeddings."""
     if embeds is not None and pooled is None:

@@ -17,7 +17,7 @@ PACKAGE = __name__.split(".")[0]
 FOLDERS = ("stable_diffusion",)
 """Folders of `pipelines/` whose classes are named by the folder instead of a library."""
 
-_RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor"}
+_RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor", "DPTFeatureExtractor": "DPTImageProcessor"}
 """Names in old checkpoints that transformers 5 no longer has."""
 
 _PROCESSORS = ("PreTrainedTokenizerBase", "FeatureExtractionMixin", "ImageProcessingMixin", "ProcessorMixin")

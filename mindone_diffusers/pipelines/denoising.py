@@ -21,6 +21,7 @@ def denoise(
     after_step: Callable[[int, dict[str, Any]], Tensor] | None = None,
     callback: Callable[[int, float, Tensor], None] | None = None,
     callback_steps: int = 1,
+    scheduler: Any = None,
 ) -> Tensor:
     """Denoise `tensors["latents"]` step by step. Nothing in here reads the device.
 
@@ -39,11 +40,12 @@ def denoise(
         callback: the older kind, of pipelines that take it by name: `callback(step, timestep, latents)` is called when the progress bar
             goes on.
         callback_steps: at every how many steps.
+        scheduler: instead of the pipeline's.
 
     Returns:
         The latents after the last step.
     """
-    scheduler = pipeline.scheduler
+    scheduler = scheduler or pipeline.scheduler
     warmup = len(timesteps) - num_inference_steps * scheduler.order
     with pipeline.progress_bar(total=num_inference_steps) as bar:
         for i, t in enumerate(timesteps.tolist()):

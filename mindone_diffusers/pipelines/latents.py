@@ -32,6 +32,11 @@ def prepare_latents(
     return latents.astype(dtype) * float(init_noise_sigma)
 
 
+def check_shape(latents: Tensor | None, shape: tuple[int, ...]) -> None:
+    if latents is not None and latents.shape != shape:
+        raise ConfigError(f"latents has shape {latents.shape}; expected {shape}")
+
+
 def check_generators(generator: Any, batch_size: int) -> None:
     if isinstance(generator, list) and len(generator) != batch_size:
         raise ConfigError(f"{len(generator)} generators for a batch of {batch_size} images: pass one for each image, or a single one")

@@ -9,7 +9,7 @@ from PIL import Image
 from ..core.errors import ConfigError
 from ..image_processor import VaeImageProcessor
 from .guided import GuidedPipeline
-from .latents import prepare_latents
+from .latents import check_shape, prepare_latents
 
 
 class UpscalingPipeline(GuidedPipeline):
@@ -48,6 +48,5 @@ class UpscalingPipeline(GuidedPipeline):
             ConfigError: `latents` of another shape.
         """
         shape = (batch_size, num_channels_latents, height, width)
-        if latents is not None and latents.shape != shape:
-            raise ConfigError(f"latents has shape {latents.shape}; expected {shape}")
+        check_shape(latents, shape)
         return prepare_latents(shape, dtype, generator, latents, self.scheduler.init_noise_sigma)

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         ".clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
+        ".dpt": ("DPTForDepthEstimation",),
         ".modeling_utils": ("PreTrainedModel",),
     },
 )

@@ -12,10 +12,9 @@ from mindspore import Tensor
 
 from .. import nn
 from ..core.configuration import FrozenDict
-from ..core.errors import ConfigError
 from ..core.outputs import BaseOutput
 from ..nn import functional as F
-from .modeling_utils import BaseModelOutputWithPooling, PreTrainedModel, get_activation
+from .modeling_utils import BaseModelOutputWithPooling, PreTrainedModel, attend, check_heads, get_activation
 
 _COMMON_DEFAULTS = {
     "projection_dim": 512, "num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "attention_dropout": 0.0,
@@ -65,9 +64,8 @@ class CLIPVisionModelOutput(BaseOutput):
 class CLIPAttention(nn.Module):
     def __init__(self, config: FrozenDict):
         super().__init__()
+        check_heads(config)
         size = config.hidden_size
-        if size % config.num_attention_heads:
-            raise ConfigError(f"hidden_size ({size}) is not a multiple of num_attention_heads ({config.num_attention_heads})")
         self.num_heads = config.num_attention_heads
         self.k_proj = nn.Linear(size, size)
         self.v_proj = nn.Linear(size, size)
@@ -75,13 +73,8 @@ class CLIPAttention(nn.Module):
         self.out_proj = nn.Linear(size, size)
 
     def construct(self, hidden_states: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        batch, tokens, size = hidden_states.shape
-        heads = (batch, tokens, self.num_heads, size // self.num_heads)
-        query = self.q_proj(hidden_states).reshape(heads).transpose((0, 2, 1, 3))
-        key = self.k_proj(hidden_states).reshape(heads).transpose((0, 2, 1, 3))
-        value = self.v_proj(hidden_states).reshape(heads).transpose((0, 2, 1, 3))
-        attended = F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal)
-        return self.out_proj(attended.transpose((0, 2, 1, 3)).reshape((batch, tokens, size)))
+        query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
+        return self.out_proj(attend(query, key, value, self.num_heads, mask, is_causal))
 
 
 class CLIPMLP(nn.Module):

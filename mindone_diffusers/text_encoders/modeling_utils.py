@@ -89,6 +89,22 @@ def _freeze(value: Any) -> Any:
     return FrozenDict({key: _freeze(item) for key, item in value.items()}) if isinstance(value, Mapping) else value
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """Multi-head attention (arXiv:1706.03762) of (batch, tokens, size) to the same; see `nn.functional.scaled_dot_product_attention`."""
+    batch, tokens, size = query.shape
+    heads = (batch, tokens, num_heads, size // num_heads)
+    query = query.reshape(heads).transpose((0, 2, 1, 3))
+    key = key.reshape(heads).transpose((0, 2, 1, 3))
+    value = value.reshape(heads).transpose((0, 2, 1, 3))
+    attended = F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal)
+    return attended.transpose((0, 2, 1, 3)).reshape((batch, tokens, size))
+
+
+def check_heads(config: FrozenDict) -> None:
+    if config.hidden_size % config.num_attention_heads:
+        raise ConfigError(f"hidden_size ({config.hidden_size}) is not a multiple of num_attention_heads ({config.num_attention_heads})")
+
+
 def _gelu_tanh(input: Tensor) -> Tensor:
     return F.gelu(input, "tanh")
 

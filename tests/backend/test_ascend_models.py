@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BASELINE = Path(__file__).with_name("ascend_operators.json")
-TABLES = ("adapters", "autoencoders", "controlnets", "text_encoders", "unet", "unet_2d")
+TABLES = ("adapters", "autoencoders", "controlnets", "dpt", "text_encoders", "transformers", "unet", "unet_2d")
 
 
 class Captured(Exception):

@@ -5,9 +5,11 @@ TABLES = {
     "autoencoders": "tests.cases.autoencoders",
     "bundled": "tests.pipelines.bundled_pictures",
     "controlnets": "tests.cases.controlnets",
+    "dpt": "tests.cases.dpt",
     "schedulers": "tests.schedulers.recording",
     "schedulers_discrete": "tests.schedulers.recording_discrete",
     "text_encoders": "tests.cases.text_encoders",
+    "transformers": "tests.cases.transformers",
     "unet": "tests.cases.unet",
     "unet_2d": "tests.cases.unet_2d",
 }

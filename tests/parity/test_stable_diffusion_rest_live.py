@@ -1,7 +1,6 @@
 """T2I-Adapters, upscalers, image variation, depth and unCLIP beside PyTorch diffusers', on the checkpoints of the other live tests."""
 
 import inspect
-from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -11,6 +10,7 @@ import mindone_diffusers as ours
 from mindone_diffusers import text_encoders
 from mindone_diffusers.pipelines import stable_diffusion as our_stable_diffusion
 from tests import harness
+from tests.cases.dpt import CASES as DPT_CASES
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -36,6 +36,7 @@ KINDS = {
     "latent": "StableDiffusionLatentUpscalePipeline",
     "depth": "StableDiffusionDepth2ImgPipeline",
     "unclip": "StableUnCLIPImg2ImgPipeline",
+    "prior": "StableUnCLIPPipeline",
 }
 K_UNET = {
     "act_fn": "gelu", "norm_num_groups": None, "block_out_channels": (32, 64, 64), "time_cond_proj_dim": 128 + 32, "conv_in_kernel": 1,
@@ -86,6 +87,18 @@ def load(sd, sdxl, tmp_path_factory):
         encoder = seeded(transformers.CLIPVisionModelWithProjection(config))
         return twin(encoder, text_encoders.CLIPVisionModelWithProjection)
 
+    def prior():
+        """What predicts embeddings of images."""
+        tokenizers = tuple(pipe.tokenizer for pipe in sd)
+        config = transformers.CLIPTextConfig(**sd[0].text_encoder.config.to_dict() | {"num_hidden_layers": 2, "projection_dim": 32})
+        encoder = seeded(transformers.CLIPTextModelWithProjection(config))
+        unclip = tuple(library.UnCLIPScheduler(clip_sample_range=5.0, prediction_type="sample") for library in (diffusers, ours))
+        return {
+            "prior_tokenizer": tokenizers, "prior_text_encoder": twin(encoder, text_encoders.CLIPTextModelWithProjection),
+            "prior": model("PriorTransformer", num_attention_heads=2, attention_head_dim=16, num_layers=2, embedding_dim=32),
+            "prior_scheduler": unclip,
+        }  # fmt: skip
+
     def scheduler(name: str, **config):
         return tuple(getattr(library, name)(**NOISE | config) for library in (diffusers, ours))
 
@@ -112,12 +125,17 @@ def load(sd, sdxl, tmp_path_factory):
             euler = tuple(library.EulerDiscreteScheduler(prediction_type="sample") for library in (diffusers, ours))
             return {"unet": model("UNet2DConditionModel", **K_UNET), "scheduler": euler}
         if name == "depth":
-            return {"unet": unet(in_channels=5), "depth_estimator": (None, None)}
+            processor = transformers.DPTImageProcessorPil(size={"height": 64, "width": 64})
+            dpt = seeded(transformers.DPTForDepthEstimation(transformers.DPTConfig(**DPT_CASES["hybrid"]["config"])))
+            return {
+                "unet": unet(in_channels=5), "depth_estimator": twin(dpt, text_encoders.DPTForDepthEstimation),
+                "feature_extractor": (processor, processor),
+            }  # fmt: skip
         normalizer = StableUnCLIPImageNormalizer(32)
         seeded(normalizer)
         normalizer.std.data = torch.linspace(0.5, 1.5, 32)[None]
-        return {
-            "unet": unet(class_embed_type="projection", projection_class_embeddings_input_dim=64), "image_encoder": vision(),
+        return (prior() if name == "prior" else {"image_encoder": vision()}) | {
+            "unet": unet(class_embed_type="projection", projection_class_embeddings_input_dim=64),
             "image_normalizer": twin(normalizer, our_stable_diffusion.StableUnCLIPImageNormalizer),
             "image_noising_scheduler": scheduler("DDPMScheduler", beta_schedule="squaredcos_cap_v2"),
         }  # fmt: skip
@@ -193,6 +211,7 @@ PLAIN = {
     "latent": {"prompt": PROMPTS[0], "image": harness.make_input("latents", (1, 4, 8, 8))},
     "depth": {"prompt": PROMPTS[0], "image": picture(), "depth_map": DEPTH, "num_inference_steps": 4},
     "unclip": {"prompt": PROMPTS[0], "image": picture()},
+    "prior": {"prompt": PROMPTS[0], "prior_num_inference_steps": 4},
 }
 ADAPTER = {
     "scale": {"adapter_conditioning_scale": 0.4, "eta": 0.5},
@@ -277,6 +296,9 @@ CASES = {
         "pil": {"output_type": "pil"},
         "clip_skip": {"clip_skip": 1, "negative_prompt": "green"},
         "embeds": {"prompt": None, **BOTH_EMBEDS},
+        "estimated": {"depth_map": None},
+        "estimated batch": {"depth_map": None, "prompt": PROMPTS, "image": [picture(0), picture(1)], "num_images_per_prompt": 2},
+        "estimated tensor": {"depth_map": None, "image": pictures("start", 1, 3, 32, 40)},
     },
     "unclip": {
         "noise": {"noise_level": 300, "eta": 0.5},
@@ -292,6 +314,22 @@ CASES = {
         "pil": {"output_type": "pil"},
         "clip_skip": {"clip_skip": 1, "negative_prompt": "green"},
         "embeds": {"prompt": None, **BOTH_EMBEDS},
+    },
+    "prior": {
+        "noise": {"noise_level": 300, "eta": 0.5},
+        "batch": {"prompt": PROMPTS, "negative_prompt": ["", "blurry"], "num_images_per_prompt": 2, "num_inference_steps": 2},
+        "generators": {"prompt": PROMPTS, "seeds": [3, 4], "prior_num_inference_steps": 2},
+        "strong prior": {"prior_guidance_scale": 8.0},
+        "no guidance of the prior": {"prior_guidance_scale": 1.0},
+        "no guidance": {"guidance_scale": 1.0},
+        "prior_latents": {"prior_latents": harness.make_input("prior_latents", (1, 32))},
+        "latents": {"latents": harness.make_input("noise", (1, 4, 16, 16))},
+        "size": {"height": 24, "width": 40},
+        "latent": {"output_type": "latent", "guidance_scale": 2.0},
+        "pil": {"output_type": "pil"},
+        "clip_skip": {"clip_skip": 1, "negative_prompt": "green"},
+        "negative embeds": {"negative_prompt_embeds": EMBEDS[:1]},
+        "long prompt": {"prompt": "a very long prompt " * 20},
     },
 }
 
@@ -329,7 +367,7 @@ def test_one_control_image_and_one_scale_serve_for_all(load, name):
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("light", "depth")])
 @pytest.mark.parametrize("scheduler, steps", [("PNDMScheduler", 2), ("HeunDiscreteScheduler", 1)])
 def test_callbacks_by_name_see_the_same(load, name, scheduler, steps):
-    if name == "unclip" and scheduler.startswith("Heun"):
+    if name in ("unclip", "prior") and scheduler.startswith("Heun"):
         pytest.skip("upstream calls it twice a step")
     seen = []
     for pipe in load(name, scheduler):
@@ -353,26 +391,15 @@ def test_depth_callbacks_see_and_change_the_same(load):
     assert_same(load("depth"), **PLAIN["depth"], **arguments)
 
 
-def test_depth_without_a_map(load):
-    theirs, mine = load("depth")
-    with pytest.raises(NotImplementedError, match="depth_map"):
-        call(mine, prompt=PROMPTS[0], image=picture())
-
-    class Torch(Fake):
-        def forward(self, pixel_values):
-            return SimpleNamespace(predicted_depth=pixel_values.mean(1))
-
-    class MindSpore(ours.ModelMixin):
-        def __call__(self, pixel_values):
-            return SimpleNamespace(predicted_depth=pixel_values.mean(1))
-
+def test_depth_without_a_map_and_an_estimator(load):
+    mine = load("depth")[1]
+    estimator = mine.depth_estimator
     try:
-        theirs.register_modules(depth_estimator=Torch())
-        mine.register_modules(depth_estimator=MindSpore())
-        assert_same((theirs, mine), prompt=PROMPTS[0], image=picture())
+        mine.depth_estimator = None
+        with pytest.raises(ValueError, match="no depth_map"):
+            call(mine, prompt=PROMPTS[0], image=picture())
     finally:
-        for pipe in (theirs, mine):
-            pipe.register_modules(depth_estimator=None)
+        mine.depth_estimator = estimator
 
 
 def test_depth_of_latents_and_of_arrays(load):
@@ -463,7 +490,7 @@ def test_the_same_signatures(name):
     theirs, mine = getattr(diffusers, name), getattr(ours, name)
     methods = (
         "__call__", "__init__", "check_inputs", "prepare_latents", "get_timesteps", "encode_prompt", "run_safety_checker",
-        "prepare_depth_map", "noise_image_embeddings", "prepare_extra_step_kwargs",
+        "prepare_depth_map", "noise_image_embeddings", "prepare_extra_step_kwargs", "prepare_prior_extra_step_kwargs",
     )  # fmt: skip
     for method in methods:
         if not hasattr(theirs, method):
@@ -509,6 +536,11 @@ REFUSED = {
     "unclip": (
         *PROMPTED[1:], {"image": None}, {"image_embeds": EMBEDS[:1, 0]}, {"image": 3}, {"noise_level": -1}, {"noise_level": 1000},
         {"height": 30}, {"negative_prompt": ["a"], "guidance_scale": 1.0}, {"seeds": [1, 2]},
+    ),
+    "prior": (
+        *PROMPTED, {"prompt": None, "prompt_embeds": EMBEDS[:1]}, {"noise_level": -1}, {"noise_level": 1000}, {"height": 30},
+        {"negative_prompt": ["a"], "guidance_scale": 1.0}, {"prior_latents": np.zeros((1, 5), np.float32)},
+        {"latents": np.zeros((1, 4, 8, 8), np.float32)},
     ),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = exports(
         ".pipeline_stable_diffusion_instruct_pix2pix": ("StableDiffusionInstructPix2PixPipeline",),
         ".pipeline_stable_diffusion_latent_upscale": ("StableDiffusionLatentUpscalePipeline",),
         ".pipeline_stable_diffusion_upscale": ("StableDiffusionUpscalePipeline",),
+        ".pipeline_stable_unclip": ("StableUnCLIPPipeline",),
         ".pipeline_stable_unclip_img2img": ("StableUnCLIPImg2ImgPipeline",),
         ".safety_checker": ("StableDiffusionSafetyChecker",),
         ".stable_unclip_image_normalizer": ("StableUnCLIPImageNormalizer",),

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from mindspore import Tensor
 
 from ...callbacks import MultiPipelineCallbacks, PipelineCallback
-from ...core.errors import ConfigError, UnsupportedError
+from ...core.errors import ConfigError
 from ...image_processor import PipelineImageInput, check_output_type
 from ...models.autoencoders.autoencoder_kl import AutoencoderKL
 from ...models.unets.unet_2d_condition import UNet2DConditionModel
 from ...nn import functional as F
 from ...schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from ...text_encoders.clip import CLIPTextModel
+from ...text_encoders.dpt import DPTForDepthEstimation
 from ..denoising import denoise
 from ..images import check_strength, repeat_to
 from ..pipeline_utils import ImagePipelineOutput
@@ -26,8 +27,7 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusionUncheckedBase, StableDiffu
     """Changes an image as a prompt says and keeps its depth, which the UNet is shown beside the latents (5 channels).
 
     Args:
-        depth_estimator: a model that gives `predicted_depth` (images, height, width) of `feature_extractor`'s images. This library has no
-            DPT, which published checkpoints name here: load them with `depth_estimator=None`, and pass depth maps.
+        depth_estimator: gives the depth of images without a depth map; may be None, and then these are needed.
         feature_extractor: prepares images for it; may be None.
 
     The other components are `StableDiffusionBase`'s.
@@ -44,7 +44,7 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusionUncheckedBase, StableDiffu
         tokenizer: "CLIPTokenizer",
         unet: UNet2DConditionModel,
         scheduler: KarrasDiffusionSchedulers,
-        depth_estimator: Any,
+        depth_estimator: DPTForDepthEstimation,
         feature_extractor: "DPTImageProcessor",
     ):
         correct_early_configs(None, unet, {})
@@ -79,11 +79,11 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusionUncheckedBase, StableDiffu
         Args:
             image: what to start from, as `StableDiffusionImg2ImgPipeline` takes it. (PyTorch diffusers fails for latents, and for arrays
                 that are not square.)
-            depth_map: how near each pixel is, in any unit and size, (1 or images, height, width). Needed without a `depth_estimator`.
+            depth_map: how near each pixel is, in any unit and size, (1 or images, height, width); by default the `depth_estimator`'s.
 
         Raises:
-            ConfigError: no image, arguments that do not fit together, or a strength that leaves no steps.
-            UnsupportedError: neither a depth map nor a depth estimator.
+            ConfigError: no image, neither a depth map nor a depth estimator, arguments that do not fit together, or a strength that leaves
+                no steps.
         """
         callback_on_step_end_tensor_inputs = self._begin(
             guidance_scale, clip_skip, cross_attention_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs
@@ -124,18 +124,16 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusionUncheckedBase, StableDiffu
             (batch_size or twice that, 1, h, w).
 
         Raises:
-            ConfigError: the depth maps do not divide the batch.
-            UnsupportedError: neither a depth map nor a depth estimator.
+            ConfigError: neither a depth map nor a depth estimator, or depth maps that do not divide the batch.
         """
         pixels = self.image_processor.preprocess(image)
         scale = 1 if pixels.shape[1] == self.vae.config.latent_channels else self.vae_scale_factor
         if depth_map is None:
             if self.depth_estimator is None:
-                raise UnsupportedError(
-                    "there is no depth_map, and no depth_estimator to make one (this library has no DPT): pass depth_map, a tensor (1, "
-                    "height, width), e.g. what transformers' DPTForDepthEstimation gives as predicted_depth"
+                raise ConfigError(
+                    "there is no depth_map, a tensor (1 or images, height, width), and no depth_estimator to make one: pass it"
                 )
-            shown = self.feature_extractor(images=image, return_tensors="np").pixel_values
+            shown = self.feature_extractor(images=_readable(image), return_tensors="np").pixel_values
             depth_map = self.depth_estimator(Tensor(shown).astype(dtype)).predicted_depth
         size = (pixels.shape[2] // scale, pixels.shape[3] // scale)
         depth = F.interpolate(depth_map.astype(dtype)[:, None], size=size, mode="bicubic")
@@ -158,3 +156,10 @@ class StableDiffusionDepth2ImgPipeline(StableDiffusionUncheckedBase, StableDiffu
         self._check_prompts(
             prompt, callback_steps, negative_prompt, prompt_embeds, negative_prompt_embeds, None, None, callback_on_step_end_tensor_inputs
         )
+
+
+def _readable(image: Any) -> Any:
+    """Images with arrays for tensors, which transformers' image processors do not know."""
+    if isinstance(image, list):
+        return [_readable(one) for one in image]
+    return image.asnumpy() if isinstance(image, Tensor) else image

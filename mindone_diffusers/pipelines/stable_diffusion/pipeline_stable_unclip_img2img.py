@@ -3,33 +3,27 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import mindspore as ms
-import numpy as np
 from mindspore import Tensor
 from PIL import Image
 
 from ...core.errors import ConfigError
-from ...core.random import randn_tensor
 from ...image_processor import check_output_type
 from ...models.autoencoders.autoencoder_kl import AutoencoderKL
-from ...models.embeddings import get_timestep_embedding
 from ...models.unets.unet_2d_condition import UNet2DConditionModel
 from ...nn import functional as F
 from ...schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from ...text_encoders.clip import CLIPTextModel, CLIPVisionModelWithProjection
 from ..clip_images import embed_images
-from ..denoising import denoise
-from ..guided import check_callback_steps, check_size
 from ..pipeline_utils import ImagePipelineOutput
 from ..schedule import retrieve_timesteps
-from .base import StableDiffusionUncheckedBase
+from .stable_unclip import StableUnCLIPBase
 from .stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessor, CLIPTokenizer
 
 
-class StableUnCLIPImg2ImgPipeline(StableDiffusionUncheckedBase):
+class StableUnCLIPImg2ImgPipeline(StableUnCLIPBase):
     """Draws images of prompts that resemble an image, whose noised CLIP embedding is the UNet's class.
 
     Args:
@@ -119,37 +113,12 @@ class StableUnCLIPImg2ImgPipeline(StableDiffusionUncheckedBase):
             image_embeds = embed_images(self.image_encoder, self.feature_extractor, image)
         noised = self.noise_image_embeddings(image_embeds, noise_level, generator=generator)
         noised = F.repeat_interleave(noised, images if isinstance(image, Image.Image) else num_images_per_prompt, 0)
-        labels = self._guided_batch(noised, F.zeros(noised.shape, noised.dtype))
         timesteps, _ = retrieve_timesteps(self.scheduler, num_inference_steps)
         if latents is None:
             latents = self.prepare_latents(images, self.unet.config.in_channels, height, width, dtype, self.device, generator)
         tensors["latents"] = latents
-        predict = self._predictor(control=lambda sample, t, tensors: {"class_labels": labels})
-        latents = denoise(
-            self, timesteps, len(timesteps) // self.scheduler.order, tensors, predict, self.prepare_extra_step_kwargs(generator, eta),
-            callback=callback, callback_steps=callback_steps,
-        )  # fmt: skip
-        return self._finish(*self._decode(latents, output_type, dtype, None), return_dict)
-
-    def noise_image_embeddings(self, image_embeds: Tensor, noise_level: int, noise: Tensor | None = None, generator: Any = None) -> Tensor:
-        """Embeddings of images with noise added where they are normalised, and the embedding of its level appended.
-
-        Args:
-            image_embeds: (images, size).
-            noise_level: a timestep of `image_noising_scheduler`.
-            noise: standard normal numbers, (images, size).
-            generator: draws them otherwise.
-
-        Returns:
-            (images, 2 * size).
-        """
-        if noise is None:
-            noise = randn_tensor(image_embeds.shape, generator=generator, dtype=image_embeds.dtype)
-        images, size = image_embeds.shape
-        noised = self.image_noising_scheduler.add_noise(self.image_normalizer.scale(image_embeds), noise, [noise_level])
-        noised = self.image_normalizer.unscale(noised)
-        level = get_timestep_embedding(Tensor(np.full(images, noise_level), ms.float32), size, flip_sin_to_cos=True, downscale_freq_shift=0)
-        return F.cat((noised, level.astype(noised.dtype)), 1)
+        step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
+        return self._draw(noised, timesteps, tensors, step_kwargs, callback, callback_steps, output_type, return_dict)
 
     def check_inputs(
         self,
@@ -171,16 +140,7 @@ class StableUnCLIPImg2ImgPipeline(StableDiffusionUncheckedBase):
                 embedding, one of another type, embeddings of different shapes, or a noise level that the scheduler does not have.
             TypeError: prompt and negative prompt are not both strings or both lists.
         """
-        check_size(height, width)
-        check_callback_steps(callback_steps)
-        self._check_prompts(prompt, None, negative_prompt, prompt_embeds, negative_prompt_embeds, None, None, None)
-        if None not in (prompt, negative_prompt) and type(prompt) is not type(negative_prompt):
-            raise TypeError(
-                f"negative_prompt is a {type(negative_prompt).__name__} and prompt a {type(prompt).__name__}: pass two strings or two lists"
-            )
-        levels = self.image_noising_scheduler.config.num_train_timesteps
-        if not 0 <= noise_level < levels:
-            raise ConfigError(f"noise_level is {noise_level}; expected a number from 0 to {levels - 1}")
+        self._check_arguments(prompt, height, width, callback_steps, noise_level, negative_prompt, prompt_embeds, negative_prompt_embeds)
         if (image is None) == (image_embeds is None):
             raise ConfigError("`image` and `image_embeds` are both or neither given: pass one of them")
         if not isinstance(image, (Tensor, Image.Image, list, type(None))):
