@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = exports(
         ".core.random": ("Generator",),
         ".image_processor": ("IPAdapterMaskProcessor", "VaeImageProcessor"),
         ".models.adapter": ("MultiAdapter", "T2IAdapter"),
+        ".models.attention_dispatch": ("AttentionBackendName", "attention_backend"),
         ".models.autoencoders.autoencoder_asym_kl": ("AsymmetricAutoencoderKL",),
         ".models.autoencoders.autoencoder_kl": ("AutoencoderKL",),
         ".models.autoencoders.autoencoder_tiny": ("AutoencoderTiny",),

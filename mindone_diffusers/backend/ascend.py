@@ -7,7 +7,7 @@ audit test does so for every entry.
 import mindspore as ms
 from mindspore import mint, ops
 
-from .common import attention_math, grouped_heads
+from .common import additive_mask, attention_chunked, attention_math
 
 F = mint.nn.functional
 
@@ -158,37 +158,58 @@ def bmm(input, other, transpose_b):
     return ops.BatchMatMul(transpose_b=transpose_b)(input, other)
 
 
-def attention(query, key, value, attn_mask, is_causal, scale):
-    """Flash attention where the kernel takes the inputs, else two products.
+def attention(query, key, value, attn_mask, is_causal, scale, kernel="flash"):
+    """One of the fused kernels "flash", "prompt_flash" (inference) and "fused_infer" (inference); or two products, "math" and "chunked".
 
-    It takes float16 and bfloat16, one head size of at most 512 for query and value, and at most 256 heads.
-
-    The kernel wants a head size that is a multiple of 16, a boolean mask of which 1 means *discard* and whose query
-    axis is full, and an additive bias in the inputs' dtype through `real_shift`.
+    The fused ones take float16 and bfloat16, and want a head size that is a multiple of 16.
     """
-    batch, heads, queries, head_size = query.shape
-    if query.dtype not in (ms.float16, ms.bfloat16) or head_size > 512 or value.shape[-1] != head_size or heads > 256:
-        key, value = grouped_heads(query, key, value)
+    if kernel == "math":
         return attention_math(query, key, value, attn_mask, is_causal, scale)
+    if kernel == "chunked":
+        return attention_chunked(query, key, value, attn_mask, is_causal, scale)
+    heads, head_size = query.shape[1], query.shape[3]
     padding = -head_size % 16
     if padding:
         query = F.pad(query, (0, padding))
         key = F.pad(key, (0, padding))
         value = F.pad(value, (0, padding))
+    discard, bias = _discard_and_bias(query, key, attn_mask, is_causal, kernel == "flash")
+    if kernel == "flash":
+        output = ops.flash_attention_score(
+            query, key, value, heads, real_shift=bias, attn_mask=discard, scalar_value=scale, input_layout="BNSD"
+        )  # fmt: skip
+    elif kernel == "prompt_flash":
+        # By default it would hide the keys after the query's position, and round more.
+        output = ops.prompt_flash_attention(
+            query, key, value, attn_mask=discard, pse_shift=bias, num_heads=heads, scale_value=scale, next_tokens=2147483647,
+            input_layout="BNSD", num_key_value_heads=key.shape[1], inner_precise=0,
+        )  # fmt: skip
+    else:
+        precise = 2 if discard is not None and query.shape[2] > 1 else 0  # 2: a query may see no key
+        output = ops.fused_infer_attention_score(
+            query, key, value, pse_shift=bias, atten_mask=discard, num_heads=heads, scale=scale, input_layout="BNSD",
+            num_key_value_heads=key.shape[1], inner_precise=precise,
+        )[0]  # fmt: skip
+    return output[..., :head_size] if padding else output
+
+
+def _discard_and_bias(query, key, attn_mask, is_causal, by_head):
+    """A mask as the fused kernels want it, with all queries and keys.
+
+    What is discarded (1, not kept) is (batch, 1 or heads, queries, keys) or (queries, keys), but of one head only unless `by_head`. What is
+    added to the scores, in their dtype, is (batch, heads, queries, keys).
+    """
+    batch, heads, queries, _ = query.shape
     discard, bias, keys = None, None, key.shape[2]
     if attn_mask is not None:
-        full = (batch, attn_mask.shape[1], queries, keys)
-        if attn_mask.dtype == ms.bool_:
-            discard = mint.logical_not(attn_mask).broadcast_to(full)
+        if attn_mask.dtype == ms.bool_ and (by_head or attn_mask.shape[1] == 1):
+            discard = mint.logical_not(attn_mask).broadcast_to((batch, attn_mask.shape[1], queries, keys))
         else:
-            bias = attn_mask.astype(query.dtype).broadcast_to((batch, heads, queries, keys))
+            bias = additive_mask(attn_mask, query.dtype).broadcast_to((batch, heads, queries, keys))
     if is_causal:
         future = mint.triu(mint.ones((queries, keys), dtype=ms.uint8), 1).astype(ms.bool_)
         discard = future if discard is None else mint.logical_or(discard, future)
-    output = ops.flash_attention_score(
-        query, key, value, heads, real_shift=bias, attn_mask=discard, scalar_value=scale, input_layout="BNSD"
-    )  # fmt: skip
-    return output[..., :head_size] if padding else output
+    return discard, bias
 
 
 TABLE = (

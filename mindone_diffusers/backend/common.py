@@ -3,6 +3,9 @@
 import mindspore as ms
 from mindspore import Tensor, ops
 
+# `attention_chunked` keeps the scores of one call below this many bytes, where it can.
+ATTENTION_SCORE_BYTES = 512 * 2**20
+
 
 def grouped_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Repeat the key and value heads until they match the query's (grouped-query attention)."""
@@ -33,8 +36,9 @@ def causal_mask(first_query: int, queries: int, keys: int, dtype) -> Tensor:
 def attention_math(query, key, value, attn_mask, is_causal, scale, first_query: int = 0) -> Tensor:
     """softmax(Q K^T * scale + mask) V as two batched products; a query that may attend to nothing gives 0.
 
-    The scores stay in the inputs' dtype, the softmax is taken in float32.
+    The scores stay in the inputs' dtype, the softmax is taken in float32. Key and value may have fewer heads, a divisor of the query's.
     """
+    key, value = grouped_heads(query, key, value)
     scores = ops.BatchMatMul(transpose_b=True)(query * scale, key)
     mask, seeing = None, None
     if attn_mask is not None:
@@ -50,3 +54,20 @@ def attention_math(query, key, value, attn_mask, is_causal, scale, first_query: 
     weights = ops.softmax(scores.astype(ms.float32), -1).astype(value.dtype)
     output = ops.BatchMatMul()(weights, value)
     return output if seeing is None else output * seeing.astype(output.dtype)
+
+
+def attention_chunked(query, key, value, attn_mask, is_causal, scale) -> Tensor:
+    """`attention_math` for so many queries at a time that their scores stay below `ATTENTION_SCORE_BYTES`."""
+    key, value = grouped_heads(query, key, value)
+    batch, heads, queries, _ = query.shape
+    rows = max(1, ATTENTION_SCORE_BYTES // (batch * heads * key.shape[2] * 4))
+    if rows >= queries:
+        return attention_math(query, key, value, attn_mask, is_causal, scale)
+    outputs = ()
+    for start in range(0, queries, rows):
+        stop = min(start + rows, queries)
+        mask = attn_mask
+        if mask is not None and mask.shape[-2] != 1:
+            mask = mask[..., start:stop, :]
+        outputs += (attention_math(query[:, :, start:stop], key, value, mask, is_causal, scale, start),)
+    return ops.concat(outputs, 2)

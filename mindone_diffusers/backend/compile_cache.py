@@ -29,7 +29,7 @@ from mindspore.common import api
 
 from ..core.files import replaced_file
 from ..core.logging import get_logger
-from . import graph, native
+from . import attention, graph, native
 from .description import PACKAGE, Indescribable, describe, describe_arguments, digest
 from .device import device_target
 from .shared_blocks import shared_blocks
@@ -175,7 +175,9 @@ def _prune(store: Path) -> None:
 
 
 def _surroundings() -> str:
-    return repr((ms.__version__, _source(), table.name, str(native.library()), device_target(), ms.get_context("enable_graph_kernel")))
+    """What all graphs depend on."""
+    chosen = table.name, attention.active_backend(), ms.get_context("enable_graph_kernel")
+    return repr((ms.__version__, _source(), device_target(), str(native.library()), *chosen))
 
 
 @functools.cache

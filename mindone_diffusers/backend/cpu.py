@@ -8,10 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-from .common import attention_math, grouped_heads
-
-# Scores of one attention call are kept below this many bytes by cutting the queries into chunks.
-ATTENTION_SCORE_BYTES = 512 * 2**20
+from .common import attention_chunked, attention_math
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -256,22 +253,11 @@ def bmm(input, other, transpose_b):
     return ops.BatchMatMul(transpose_b=transpose_b)(input, other)
 
 
-def attention(query, key, value, attn_mask, is_causal, scale):
-    """Softmax attention on (batch, heads, tokens, head size), with the memory of the scores bounded."""
-    key, value = grouped_heads(query, key, value)
-    batch, heads, queries, _ = query.shape
-    row_bytes = batch * heads * key.shape[2] * 4
-    rows = max(1, ATTENTION_SCORE_BYTES // row_bytes)
-    if rows >= queries:
+def attention(query, key, value, attn_mask, is_causal, scale, kernel="chunked"):
+    """Two products and a softmax: at once for `kernel` "math", else with bounded memory."""
+    if kernel == "math":
         return attention_math(query, key, value, attn_mask, is_causal, scale)
-    outputs = ()
-    for start in range(0, queries, rows):
-        stop = min(start + rows, queries)
-        mask = attn_mask
-        if mask is not None and mask.shape[-2] != 1:
-            mask = mask[..., start:stop, :]
-        outputs += (attention_math(query[:, :, start:stop], key, value, mask, is_causal, scale, start),)
-    return ops.concat(outputs, 2)
+    return attention_chunked(query, key, value, attn_mask, is_causal, scale)
 
 
 TABLE = (

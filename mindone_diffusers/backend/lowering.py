@@ -44,6 +44,7 @@ SOURCES = {
     "Equal": "mint.eq",
     "ExpandDims": "ops.expand_dims",
     "FlashAttentionScore": "ops.flash_attention_score",
+    "FusedInferAttentionScore": "ops.fused_infer_attention_score",
     "GeluExt": "mint.nn.functional.gelu",
     "Greater": "mint.gt",
     "GreaterEqual": "mint.greater_equal",
@@ -59,6 +60,7 @@ SOURCES = {
     "Mul": "mint.mul",
     "Muls": "mint.mul",
     "PadV3": "ops.pad",
+    "PromptFlashAttention": "ops.prompt_flash_attention",
     "ReLU": "mint.nn.functional.relu",
     "ReduceAny": "mint.any",
     "ReduceMean": "mint.mean",
@@ -88,6 +90,11 @@ SOURCES = {
     **dict.fromkeys(("UpsampleNearest1D", "UpsampleNearest2D", "UpsampleNearest3D"), "mint.nn.functional.interpolate"),
     "UpsampleTrilinear3D": "mint.nn.functional.interpolate",
 }
+
+# Attention in one operator: where its bias, its mask and its number of heads are among the inputs, and whether each head may have a mask.
+FUSED_ATTENTION = {
+    "FlashAttentionScore": (3, 6, 10, True), "FusedInferAttentionScore": (3, 4, 24, False), "PromptFlashAttention": (6, 3, 12, False),
+}  # fmt: skip
 
 
 class TensorType(NamedTuple):
@@ -135,16 +142,20 @@ def problems(nodes: Iterable[Node]) -> list[str]:
     """What Ascend's kernels would refuse: operators not in `SOURCES`, and inputs outside the documented limits."""
     found = []
     for node in nodes:
-        if node.operator == "FlashAttentionScore":
-            found += [f"FlashAttentionScore: {problem}" for problem in _flash_attention(node.inputs)]
+        if node.operator in FUSED_ATTENTION:
+            found += [f"{node.operator}: {problem}" for problem in _fused_attention(node)]
         elif node.operator not in SOURCES and node.operator not in FRONT_END:
             found.append(f"{node.operator}: not known to have an Ascend kernel")
     return found
 
 
-def _flash_attention(inputs: tuple[Any, ...]) -> Iterator[str]:
-    """The limits in the documentation of `mindspore.ops.flash_attention_score`, for the layout BNSD."""
-    query, key, value, bias, _, _, discard, _, _, _, heads = inputs[:11]
+def _fused_attention(node: Node) -> Iterator[str]:
+    """The limits in the documentation of `mindspore.ops.flash_attention_score` and its like, for the layout BNSD."""
+    bias, discard, heads, by_head = FUSED_ATTENTION[node.operator]
+    query, key, value = node.inputs[:3]
+    if not isinstance(key, TensorType):  # a list of one
+        key, value = key[0], value[0]
+    bias, discard, heads = node.inputs[bias], node.inputs[discard], node.inputs[heads]
     batch, _, queries, size = query.shape
     keys = key.shape[2]
     if query.dtype not in ("float16", "bfloat16") or {key.dtype, value.dtype} != {query.dtype}:
@@ -156,7 +167,7 @@ def _flash_attention(inputs: tuple[Any, ...]) -> Iterator[str]:
     if discard is not None:
         if discard.dtype not in ("bool", "uint8"):
             yield f"a mask of dtype {discard.dtype}: expected bool or uint8"
-        if discard.shape not in ((queries, keys), (batch, 1, queries, keys), (batch, heads, queries, keys)):
+        if discard.shape not in ((queries, keys), (batch, 1, queries, keys), (batch, heads if by_head else 1, queries, keys)):
             yield f"a mask of shape {discard.shape}: expected all {queries} queries and {keys} keys"
     if bias is not None and (bias.dtype != query.dtype or bias.shape not in ((batch, heads, queries, keys), (1, heads, queries, keys))):
         yield f"a bias {bias.dtype} {bias.shape}: expected {query.dtype} of shape {(batch, heads, queries, keys)}"

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         ".adapter": ("MultiAdapter", "T2IAdapter"),
+        ".attention_dispatch": ("AttentionBackendName", "attention_backend"),
         ".autoencoders.autoencoder_asym_kl": ("AsymmetricAutoencoderKL",),
         ".autoencoders.autoencoder_kl": ("AutoencoderKL",),
         ".autoencoders.autoencoder_tiny": ("AutoencoderTiny",),

@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import Tensor
 
 from .. import nn
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, UnsupportedError
 from ..nn import functional as F
 from .activations import GEGLU, GELU, ApproximateGELU, LinearActivation, SwiGLU
 from .embeddings import SinusoidalPositionalEmbedding
@@ -42,6 +42,9 @@ class Attention(nn.Module):
         pre_only: no output projection. `elementwise_affine`: weights in `qk_norm`.
         is_causal: kept for processors that ask for it.
         processor: default `AttnProcessor2_0`, or `AttnProcessor` if not `scale_qk`.
+
+    Attributes:
+        attention_backend: name of the backend for processors that take any (`AttnProcessor2_0`); None for the active one.
 
     Raises:
         ConfigError: unknown norm, or `only_cross_attention` without `added_kv_proj_dim`.
@@ -100,6 +103,7 @@ class Attention(nn.Module):
         self.residual_connection = residual_connection
         self.context_pre_only, self.pre_only = context_pre_only, pre_only
         self.is_causal = is_causal
+        self.attention_backend: str | None = None
 
         self.group_norm = None if norm_num_groups is None else nn.GroupNorm(norm_num_groups, query_dim, eps)
         self.spatial_norm = None if spatial_norm_dim is None else SpatialNorm(query_dim, spatial_norm_dim)
@@ -151,6 +155,16 @@ class Attention(nn.Module):
 
     def get_processor(self) -> Any:
         return self.processor
+
+    def set_use_memory_efficient_attention_xformers(self, use_memory_efficient_attention_xformers: bool, attention_op: None = None) -> None:
+        """The stock processor, whose attention is memory-efficient anyway, also if that is switched off.
+
+        Raises:
+            UnsupportedError: an `attention_op`, which is xFormers'.
+        """
+        if attention_op is not None:
+            raise UnsupportedError(f"attention_op={attention_op!r} names an operator of xFormers, which is for CUDA: leave it out.")
+        self.set_processor(AttnAddedKVProcessor2_0() if self.added_kv_proj_dim is not None else self._stock_processor())
 
     def set_attention_slice(self, slice_size: int | None) -> None:
         """Compute so many heads at a time, which needs less memory; None for all at once.
@@ -302,17 +316,42 @@ class _PlainProjection:
         if attn.spatial_norm is not None:
             hidden_states = attn.spatial_norm(hidden_states, temb)
         tokens = attn.normed_tokens(hidden_states)
-        context = tokens if encoder_hidden_states is None else attn.norm_encoder_hidden_states(encoder_hidden_states)
-        query = attn.split_heads(attn.to_q(tokens))
-        key = attn.split_heads(attn.to_k(context))
-        value = attn.split_heads(attn.to_v(context))
+        context = None if encoder_hidden_states is None else attn.norm_encoder_hidden_states(encoder_hidden_states)
+        query, key, value = self.project(attn, tokens, context)
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
-        mask = attn.broadcast_mask(attention_mask, context.shape[1], context.shape[0])
+        mask = attn.broadcast_mask(attention_mask, key.shape[2], key.shape[0])
         output = attn.project_out(self.attend(attn, query, key, value, mask), residual.shape)
         if attn.residual_connection:
             output = output + residual
         return output if attn.rescale_output_factor == 1 else output / attn.rescale_output_factor
+
+    def project(self, attn: Attention, tokens: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value by heads, the latter two of the context, or without one of the tokens."""
+        if context is None:
+            context = tokens
+        return attn.split_heads(attn.to_q(tokens)), attn.split_heads(attn.to_k(context)), attn.split_heads(attn.to_v(context))
+
+
+class _JoinedProjection(_PlainProjection):
+    """One product for the projections that have the same input. The weights stay apart and are joined at each call, which leaves
+    checkpoints, training and adapters as they are."""
+
+    def project(self, attn: Attention, tokens: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        heads = attn.inner_kv_dim * attn.heads // attn.inner_dim
+        if context is None:
+            return F.split(attn.split_heads(_joined(tokens, attn.to_q, attn.to_k, attn.to_v)), (attn.heads, heads, heads), 1)
+        key, value = F.split(attn.split_heads(_joined(context, attn.to_k, attn.to_v)), (heads, heads), 1)
+        return attn.split_heads(attn.to_q(tokens)), key, value
+
+
+def _joined(input: Tensor, *layers: nn.Linear) -> Tensor:
+    weights, biases = (), ()
+    for layer in layers:
+        weights += (layer.weight,)
+        if layer.bias is not None:
+            biases += (layer.bias,)
+    return F.linear(input, F.cat(weights, 0), F.cat(biases, 0) if biases else None)
 
 
 class _AddedProjection:
@@ -342,10 +381,10 @@ class _AddedProjection:
 
 
 class _Fused:
-    """All in one `scaled_dot_product_attention`, which the backend chooses."""
+    """All in one `scaled_dot_product_attention`, by the attention's `attention_backend`."""
 
     def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, mask, scale=attn.scale)
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=attn.scale, backend=attn.attention_backend)
 
 
 class _Explicit:
@@ -393,6 +432,10 @@ class AttnProcessor2_0(_PlainProjection, _Fused):
     """The default: the backend's fused attention."""
 
 
+class FusedAttnProcessor2_0(_JoinedProjection, _Fused):
+    """`AttnProcessor2_0` with one product for query, key and value, or with a context one for key and value."""
+
+
 class SlicedAttnProcessor(_PlainProjection, _Sliced):
     """`AttnProcessor` in slices of `slice_size` heads."""
 
@@ -427,6 +470,8 @@ CROSS_ATTENTION_PROCESSORS = (AttnProcessor, AttnProcessor2_0, SlicedAttnProcess
 
 class AttentionMixin:
     """For models: reading and setting the processors of all their attentions."""
+
+    original_attn_processors: dict[str, Any] | None = None
 
     def _attentions(self) -> dict[str, Attention]:
         return {f"{name}.processor": cell for name, cell in self.cells_and_names() if isinstance(cell, Attention)}
@@ -504,6 +549,27 @@ class AttentionMixin:
         for size, attention in zip(slice_size, attentions):
             attention.set_attention_slice(size)
         self._recompile()
+
+    def fuse_qkv_projections(self) -> None:
+        """From now on one product for query, key and value of each self-attention, one for key and value of each attention to a context.
+
+        The parameters stay as they are, so that the model is saved, loaded and trained as before.
+
+        Raises:
+            ValueError: there are attentions with added projections.
+        """
+        added = {name for name in (type(processor).__name__ for processor in self.attn_processors.values()) if "Added" in name}
+        if added:
+            raise ValueError(f"fuse_qkv_projections is not for attentions with added projections, which have {', '.join(sorted(added))}.")
+        if self.original_attn_processors is None:
+            self.original_attn_processors = self.attn_processors
+        self.set_attn_processor(FusedAttnProcessor2_0())
+
+    def unfuse_qkv_projections(self) -> None:
+        """Back to the processors from before `fuse_qkv_projections`, if that was called."""
+        if self.original_attn_processors is not None:
+            self.set_attn_processor(self.original_attn_processors)
+            self.original_attn_processors = None
 
 
 # Transformer blocks

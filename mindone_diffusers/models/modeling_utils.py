@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 
 from .. import nn
-from ..backend import graph
+from ..backend import attention, graph
 from ..backend.compile_cache import KeptGraphs
 from ..backend.device import check_device, device_target
 from ..backend.precision import runnable_dtype
@@ -48,7 +48,7 @@ class ModelMixin(nn.Module):
         self._filled = False
         self._graph_options: dict[str, Any] | None = None
         self._compiled: dict[str, Any] = {}
-        self._variant: tuple[Hashable, ...] = ()
+        self._variant: tuple[Hashable, ...] = (attention.active_backend(),)
         self._other_variants: dict[tuple[Hashable, ...], tuple[dict[str, Any], int]] = {}
 
     # Parameters
@@ -182,6 +182,7 @@ class ModelMixin(nn.Module):
             self.fill_parameters()
         if not self.runs_compiled:
             return super().__call__(*args) if core == "construct" else getattr(self, core)(*args)
+        self._switch_variant((attention.active_backend(), *self._variant[1:]))
         compiled = self._compiled.get(core)
         if compiled is None:
             compiled = self._compiled[core] = KeptGraphs(self, core, self._graph_options or {})
@@ -230,13 +231,74 @@ class ModelMixin(nn.Module):
         graph.forget_compiled(self)
 
     def _switch_variant(self, variant: tuple[Hashable, ...]) -> None:
-        """The model is changed into another variant of itself; () is the first. Each keeps its graphs for when it comes back, until
-        `_recompile`."""
+        """The model is changed into another variant of itself, which begins with the name of the active attention backend. Each keeps its
+        graphs for when it comes back, until `_recompile`."""
         if variant == self._variant:
             return
         compiled, created = self._other_variants.pop(variant, ({}, time.time_ns()))
         self._other_variants[self._variant] = self._compiled, graph.exchange_compiled(self, created)
         self._compiled, self._variant = compiled, variant
+
+    # Attention
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Have the attentions of this model computed by the backend of this name, whichever is active. (PyTorch diffusers makes it the
+        active one too, which other models then follow.)
+
+        Args:
+            backend: see `attention_dispatch.AttentionBackendName`.
+
+        Raises:
+            ConfigError: there is no such name.
+            UnsupportedError: the device does not have it.
+        """
+        self._set_attention_backend(attention.checked_name(backend))
+
+    def reset_attention_backend(self) -> None:
+        """Follow the active backend again: that of `attention_dispatch.attention_backend`, by default "native"."""
+        self._set_attention_backend(None)
+
+    def _set_attention_backend(self, name: str | None) -> None:
+        modules = [module for module in self.modules() if hasattr(module, "attention_backend")]
+        if any(module.attention_backend != name for module in modules):
+            for module in modules:
+                module.attention_backend = name
+            self._recompile()
+
+    def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: None = None) -> None:
+        """The familiar name for memory-efficient attention, which is the default here: give every attention its stock processor.
+
+        Raises:
+            UnsupportedError: an `attention_op`, which is xFormers'.
+        """
+        for module in self.modules():
+            if module is not self and hasattr(module, "set_use_memory_efficient_attention_xformers"):
+                module.set_use_memory_efficient_attention_xformers(valid, attention_op)
+        self._recompile()
+
+    def enable_xformers_memory_efficient_attention(self, attention_op: None = None) -> None:
+        """See `set_use_memory_efficient_attention_xformers`; it ends `set_attention_slice`."""
+        self.set_use_memory_efficient_attention_xformers(True, attention_op)
+
+    def disable_xformers_memory_efficient_attention(self) -> None:
+        """Back to the default, which is the same."""
+        self.set_use_memory_efficient_attention_xformers(False)
+
+    def set_use_npu_flash_attention(self, valid: bool) -> None:
+        """Ascend's flash attention for this model, or the active backend again.
+
+        Raises:
+            UnsupportedError: on the CPU.
+        """
+        self._set_attention_backend(attention.checked_name("_native_npu") if valid else None)
+
+    def enable_npu_flash_attention(self) -> None:
+        """See `set_use_npu_flash_attention`. It need not be called: where the inputs allow it, it is what Ascend uses."""
+        self.set_use_npu_flash_attention(True)
+
+    def disable_npu_flash_attention(self) -> None:
+        """See `set_use_npu_flash_attention`."""
+        self.set_use_npu_flash_attention(False)
 
     # Files
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor
 
+from ..backend.attention import choose
 from ..backend.table import table
 
 # How many spatial axes each mode of `interpolate` is for; 0: any.
@@ -301,12 +302,14 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """softmax(Q K^T * scale + mask) V (arXiv:1706.03762).
 
     query (batch, heads, tokens, size); key and value may have fewer heads (a divisor: grouped-query attention).
     `attn_mask` is boolean (True = attend) or additive, and broadcasts to (batch, heads, queries, keys). `scale`
-    defaults to size ** -0.5. Dropout is not supported and must be 0.
+    defaults to size ** -0.5. Dropout is not supported and must be 0. `backend` is the name of one (`backend/attention.py`), by default the
+    active one's.
     """
     if dropout_p != 0.0:
         raise ValueError(f"scaled_dot_product_attention supports dropout_p=0 only, got {dropout_p}.")
@@ -315,4 +318,5 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         while attn_mask.ndim < 4:
             attn_mask = attn_mask.expand_dims(0)
-    return table.attention(query, key, value, attn_mask, is_causal, scale)
+    kernel = choose(backend, query.dtype, query.shape, key.shape, value.shape)
+    return table.attention(query, key, value, attn_mask, is_causal, scale, kernel)

@@ -19,6 +19,7 @@ from ..core.errors import CheckpointError, ConfigError, FileMissingError, Unsupp
 from ..core.files import replaced_folder
 from ..core.outputs import BaseOutput
 from ..image_processor import VaeImageProcessor
+from ..models.autoencoders.autoencoder_kl import AutoencoderKL
 from ..models.modeling_utils import ModelMixin, dtype_and_device
 from ..utils.pil_utils import numpy_to_pil
 from .components import component_class, component_entry, pipeline_class
@@ -351,13 +352,16 @@ class DiffusionPipeline(ConfigMixin):
 
     def enable_xformers_memory_efficient_attention(self, attention_op: None = None) -> None:
         """The familiar name for memory-efficient attention. It is the default here; the call ends `enable_attention_slicing`."""
-        if attention_op is not None:
-            raise UnsupportedError(f"attention_op={attention_op!r} names an operator of xFormers, which is for CUDA: leave it out.")
-        self.set_attention_slice(None)
+        self.set_use_memory_efficient_attention_xformers(True, attention_op)
 
     def disable_xformers_memory_efficient_attention(self) -> None:
-        """Back to the default."""
-        self.set_attention_slice(None)
+        """Back to the default, which is the same."""
+        self.set_use_memory_efficient_attention_xformers(False)
+
+    def set_use_memory_efficient_attention_xformers(self, valid: bool, attention_op: None = None) -> None:
+        """See `ModelMixin.set_use_memory_efficient_attention_xformers`."""
+        for model in self._models().values():
+            model.set_use_memory_efficient_attention_xformers(valid, attention_op)
 
     def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
         """Compute attention in slices of heads: "auto" for half of them at a time, "max" for one, or a number. Saves memory only where
@@ -398,6 +402,8 @@ class StableDiffusionMixin:
 
     vae: Any
     unet: Any
+    fusing_unet: bool = False
+    fusing_vae: bool = False
 
     @property
     def vae_scale_factor(self) -> int:
@@ -430,11 +436,35 @@ class StableDiffusionMixin:
     def disable_freeu(self) -> None:
         self.unet.disable_freeu()
 
-    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> NoReturn:
-        raise UnsupportedError("Fused projections of queries, keys and values are not there yet: leave the call out.")
+    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """One product for the projections of an attention that have the same input; see `AttentionMixin.fuse_qkv_projections`.
+
+        Args:
+            unet, vae: in which model.
+
+        Raises:
+            ValueError: the VAE is not an `AutoencoderKL`, or the UNet has attentions with added projections.
+        """
+        if vae and not isinstance(self.vae, AutoencoderKL):
+            raise ValueError(f"fuse_qkv_projections is for an AutoencoderKL, not {type(self.vae).__name__}: pass vae=False.")
+        if unet:
+            self.unet.fuse_qkv_projections()
+        if vae:
+            self.vae.fuse_qkv_projections()
+        self.fusing_unet, self.fusing_vae = unet, vae
 
     def unfuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
-        """They are never fused."""
+        """Back to separate products, in the models where they are fused; of others it says so."""
+        if unet and not self.fusing_unet:
+            logger.warning("the UNet's projections are not fused, nothing to undo")
+        elif unet:
+            self.unet.unfuse_qkv_projections()
+            self.fusing_unet = False
+        if vae and not self.fusing_vae:
+            logger.warning("the VAE's projections are not fused, nothing to undo")
+        elif vae:
+            self.vae.unfuse_qkv_projections()
+            self.fusing_vae = False
 
 
 def needed_files(names: Collection[str], index: Mapping[str, Any], variant: str | None, passed: Collection[str]) -> list[str]:

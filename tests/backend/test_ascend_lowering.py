@@ -22,7 +22,7 @@ from mindone_diffusers import nn
 from mindone_diffusers.backend import ascend, cpu
 from mindone_diffusers.backend.lowering import SOURCES, Node, TensorType, lower, problems
 from mindone_diffusers.backend.table import use_table
-from tests.functional_cases import CASES, T, case, prepare
+from tests.functional_cases import CASES, Case, T, case, prepare
 
 DTYPES = ("float32", "float16")
 ATTENTION = "scaled_dot_product_attention"
@@ -31,6 +31,8 @@ FUNCTIONS = sorted({case.function for case in CASES})
 MORE = [
     case(ATTENTION, (2, 2, 5, 16), (2, 2, 3, 16), (2, 2, 3, 16), attn_mask=T(("bool", (2, 1, 1, 3))), is_causal=True),
 ]
+# The operator of each backend that has to be asked for.
+INFERENCE = {"prompt_flash": "PromptFlashAttention", "fused_infer": "FusedInferAttentionScore"}
 
 
 class Calls(nn.Module):
@@ -49,16 +51,27 @@ class Calls(nn.Module):
         return outputs
 
 
-def lower_function(function: str, dtype: str) -> list[Node]:
-    arrays, calls = zip(*(prepare(case) for case in CASES + MORE if case.function == function))
+def lower_cases(cases: list[Case], dtype: str) -> list[Node]:
+    arrays, calls = zip(*map(prepare, cases))
     convert = {np.dtype("float32"): getattr(ms, dtype)}
     inputs = [ms.Tensor(array, convert.get(array.dtype)) for group in arrays for array in group]
     return lower(Calls(list(calls), [len(group) for group in arrays]), *inputs)
 
 
+def cases_of(function: str) -> list[Case]:
+    return [case for case in CASES + MORE if case.function == function]
+
+
+def inference_cases(backend: str) -> list[Case]:
+    """Attention with one head size, by this backend."""
+    cases = [case for case in cases_of(ATTENTION) if case.positional[0][-1] == case.positional[2][-1]]
+    return [case._replace(keywords={**case.keywords, "backend": backend}) for case in cases]
+
+
 def main(path: str) -> None:
     with use_table("ascend"):
-        results = {(function, dtype): lower_function(function, dtype) for function in FUNCTIONS for dtype in DTYPES}
+        results = {(function, dtype): lower_cases(cases_of(function), dtype) for function in FUNCTIONS for dtype in DTYPES}
+        results |= {(ATTENTION, backend): lower_cases(inference_cases(backend), "float16") for backend in INFERENCE}
     Path(path).write_bytes(pickle.dumps({key: [(node.operator, node.inputs) for node in nodes] for key, nodes in results.items()}))
 
 
@@ -82,7 +95,7 @@ def test_every_function_lowers_to_what_ascend_has(lowered, function, dtype):
 
 
 def test_half_precision_attention_is_flash_attention(lowered):
-    cases = [case for case in CASES + MORE if case.function == ATTENTION]
+    cases = cases_of(ATTENTION)
     nodes = lowered[ATTENTION, "float16"]
     count = Counter(node.operator for node in nodes)
     odd = sum(case.positional[0][-1] != case.positional[2][-1] for case in cases)  # flash attention has one head size
@@ -95,7 +108,16 @@ def test_half_precision_attention_is_flash_attention(lowered):
 def test_single_precision_attention_is_two_products(lowered):
     count = Counter(node.operator for node in lowered[ATTENTION, "float32"])
     assert count["FlashAttentionScore"] == 0
-    assert count["BatchMatMul"] == 2 * sum(case.function == ATTENTION for case in CASES + MORE)
+    assert count["BatchMatMul"] == 2 * len(cases_of(ATTENTION))
+
+
+@pytest.mark.parametrize("backend", INFERENCE)
+def test_attention_for_inference(lowered, backend):
+    nodes = lowered[ATTENTION, backend]
+    assert problems(nodes) == []
+    count = Counter(node.operator for node in nodes)
+    assert count[INFERENCE[backend]] == len(inference_cases(backend))
+    assert count["FlashAttentionScore"] == count["BatchMatMul"] == 0
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES.values())))

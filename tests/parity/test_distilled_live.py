@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import mindone_diffusers as ours
-from examples.first_picture import make_tokenizer
+from tests.tiny_checkpoint import make_tokenizer
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

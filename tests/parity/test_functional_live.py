@@ -10,7 +10,7 @@ import pytest
 
 import mindone_diffusers  # noqa: F401  (CPU tuning)
 from mindone_diffusers import nn
-from mindone_diffusers.backend import cpu, native
+from mindone_diffusers.backend import common, cpu, native
 from mindone_diffusers.backend.table import table
 from mindone_diffusers.nn import functional
 
@@ -157,7 +157,7 @@ def test_attention_in_chunks_of_queries(case, jit, monkeypatch):
     monkeypatch.setattr(table, "attention", cpu.attention)
     arrays, call = prepare(case)
     batch, heads = arrays[0].shape[:2]
-    monkeypatch.setattr(cpu, "ATTENTION_SCORE_BYTES", batch * heads * arrays[1].shape[2] * 4 * 3)
+    monkeypatch.setattr(common, "ATTENTION_SCORE_BYTES", batch * heads * arrays[1].shape[2] * 4 * 3)
     output = (ms.jit(call) if jit else call)(*map(ms.Tensor, arrays))
     check((output,), torch_outputs(case, list(map(torch.from_numpy, arrays))), 1e-5)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import mindone_diffusers as ours
-from examples.first_picture import make_tokenizer
 from mindone_diffusers.models.attention import AttnProcessor
 from mindone_diffusers.pipelines.ledits_pp import (
     LEditsPPDiffusionPipelineOutput,
@@ -15,6 +14,7 @@ from mindone_diffusers.pipelines.ledits_pp import (
     pipeline_leditspp_stable_diffusion,
 )
 from tests import harness
+from tests.tiny_checkpoint import make_tokenizer
 from tools import api_report
 
 torch = pytest.importorskip("torch")

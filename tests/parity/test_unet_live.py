@@ -258,6 +258,12 @@ def test_setting_processors():
         model.set_attention_slice(5)
 
 
+def test_added_projections_are_not_fused():
+    for one in build("simple_cross_attention")[:2]:
+        with pytest.raises(ValueError, match="fuse_qkv_projections"):
+            one.fuse_qkv_projections()
+
+
 @pytest.mark.slow
 def test_processors_in_graph_mode():
     model, _, arguments, want = build("no_middle")

@@ -266,6 +266,26 @@ def test_attention_switches(pipe):
         pipe.enable_xformers_memory_efficient_attention(attention_op="cutlass")
 
 
+def test_fused_projections(tokenizer, log):
+    pipe = make_pipeline(tokenizer)
+    expected = draw(pipe).images
+    pipe.fuse_qkv_projections()
+    assert (pipe.fusing_unet, pipe.fusing_vae) == (True, True)
+    for model in (pipe.unet, pipe.vae):
+        assert {type(processor).__name__ for processor in model.attn_processors.values()} == {"FusedAttnProcessor2_0"}
+    np.testing.assert_allclose(draw(pipe).images, expected, atol=1e-5)
+    pipe.unfuse_qkv_projections(vae=False)
+    assert (pipe.fusing_unet, pipe.fusing_vae) == (False, True)
+    pipe.unfuse_qkv_projections(unet=False)
+    np.testing.assert_array_equal(draw(pipe).images, expected)
+    pipe.unfuse_qkv_projections()
+    assert ["UNet's" in log.messages[-2], "VAE's" in log.messages[-1]] == [True, True]
+    pipe.vae = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+    with pytest.raises(ValueError, match="AutoencoderTiny: pass vae=False"):
+        pipe.fuse_qkv_projections()
+    pipe.fuse_qkv_projections(vae=False)
+
+
 def test_float16(tokenizer):
     half = make_pipeline(tokenizer).to(ms.float16)
     images = draw(half, output_type="ms").images

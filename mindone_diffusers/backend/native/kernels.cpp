@@ -368,13 +368,13 @@ inline int64_t panel_width(int64_t column, int64_t columns, int64_t widest) {
 struct FlashAttention {
   const float *query, *key, *value, *mask;
   float* output;
-  int64_t batch, heads, key_heads, queries, keys, size;
+  int64_t batch, heads, key_heads, queries, keys, size, value_size;
   int64_t mask_steps[4];  // in the mask, from one (batch, head, query, key) to the next; 0 where it is broadcast
   float scale;
   bool causal;
 
   int64_t padded_keys() const { return round_up(keys, kLanes); }
-  int64_t padded_size() const { return round_up(size, kLanes / 2); }
+  int64_t width() const { return round_up(value_size, kLanes / 2); }  // of the values and results
 
   // K^T of one head, in panels of two vectors of keys (the last may be one): a panel holds `size` rows.
   void pack_key(int64_t head, int64_t first, int64_t last, float* packed) const {
@@ -390,12 +390,12 @@ struct FlashAttention {
 
   // V of one head, in panels of columns: a panel holds `keys` rows.
   void pack_value(int64_t head, int64_t first, int64_t last, float* packed) const {
-    for (int64_t column = 0, width; column < size; column += width) {
-      width = panel_width(column, size, 3);
+    for (int64_t column = 0, width; column < value_size; column += width) {
+      width = panel_width(column, value_size, 3);
       float* panel = packed + column * keys;
-      const int64_t copied = std::min(width, size - column);
+      const int64_t copied = std::min(width, value_size - column);
       for (int64_t k = first; k < last; k++) {
-        const float* row = value + (head * keys + k) * size + column;
+        const float* row = value + (head * keys + k) * value_size + column;
         for (int64_t i = 0; i < width; i++) panel[k * width + i] = i < copied ? row[i] : 0.0f;
       }
     }
@@ -403,7 +403,7 @@ struct FlashAttention {
 
   // The queries from `first` on of one head, with an online softmax over blocks of keys (arXiv:2205.14135).
   void attend(int64_t sample, int64_t head, int64_t first, const float* keys_packed, const float* values_packed, float* scratch) const {
-    const int64_t rows = std::min(kQueries, queries - first), width = padded_size();
+    const int64_t rows = std::min(kQueries, queries - first), width = this->width();
     const int64_t visible = causal ? std::min(keys, first + rows) : keys;
     float* const left = scratch;                           // queries, in groups of kRows: (size, kRows)
     float* const result = left + kQueries * size;          // (kQueries, width)
@@ -438,7 +438,7 @@ struct FlashAttention {
           factors[i] = exponentials(line, end, count, peaks + row, totals + row);
         }
         for (int64_t column = 0, panel_columns; column < width; column += panel_columns) {
-          panel_columns = panel_width(column, size, 3);
+          panel_columns = panel_width(column, value_size, 3);
           const float* panel = values_packed + column * keys + start * panel_columns;
           float* to = result + group * width + column;
           if (panel_columns == 3 * kLanes) {
@@ -453,10 +453,10 @@ struct FlashAttention {
         }
       }
     }
-    float* to = output + ((sample * heads + head) * queries + first) * size;
+    float* to = output + ((sample * heads + head) * queries + first) * value_size;
     for (int64_t row = 0; row < rows; row++) {
       const float total = totals[row] == 0 ? 1.0f : totals[row];  // no key was visible: the result is 0
-      for (int64_t i = 0; i < size; i++) to[row * size + i] = result[row * width + i] / total;
+      for (int64_t i = 0; i < value_size; i++) to[row * value_size + i] = result[row * width + i] / total;
     }
   }
 
@@ -493,9 +493,9 @@ struct FlashAttention {
 
   int run() const {
     const int64_t groups = heads / key_heads, blocks = (queries + kQueries - 1) / kQueries;
-    const int64_t head_floats = round_up(padded_keys() * size, kLanes) + round_up(keys * padded_size(), kLanes);
+    const int64_t head_floats = round_up(padded_keys() * size, kLanes) + round_up(keys * width(), kLanes);
     const int64_t key_floats = round_up(padded_keys() * size, kLanes);
-    const int64_t scratch_floats = round_up(kQueries * (size + padded_size() + 2) + kRows * kKeys, kLanes);
+    const int64_t scratch_floats = round_up(kQueries * (size + width() + 2) + kRows * kKeys, kLanes);
     Pool& pool = Pool::get();
     const int64_t wave = std::min<int64_t>(pool.threads(), batch * key_heads);  // heads packed at a time
     const int64_t pack_keys = 4 * kKeys, pack_blocks = (keys + pack_keys - 1) / pack_keys;
@@ -887,7 +887,8 @@ KERNEL(ConvWeightGrad) {
   return (kernel == 1 ? weight_gradient<1> : weight_gradient<3>)(x, dy, plane, vectors, batch, channels, outputs, weight, bias);
 }
 
-// (query (B, N, S, D), key and value (B, M, T, D), scale, causal[, mask broadcastable to (B, N, S, T)]); M divides N
+// (query (B, N, S, D), key (B, M, T, D), value (B, M, T, E), scale, causal[, mask broadcastable to (B, N, S, T)]) -> (B, N, S, E);
+// M divides N
 KERNEL(Attention) {
   FlashAttention call;
   call.query = (const float*)params[0];
@@ -898,7 +899,7 @@ KERNEL(Attention) {
   call.mask = count == 7 ? (const float*)params[5] : nullptr;
   call.output = (float*)params[count - 1];
   call.batch = shapes[0][0], call.heads = shapes[0][1], call.queries = shapes[0][2], call.size = shapes[0][3];
-  call.key_heads = shapes[1][1], call.keys = shapes[1][2];
+  call.key_heads = shapes[1][1], call.keys = shapes[1][2], call.value_size = shapes[2][3];
   int64_t step = 1;
   for (int axis = 3; call.mask && axis >= 0; axis--) {
     call.mask_steps[axis] = shapes[5][axis] == 1 ? 0 : step;

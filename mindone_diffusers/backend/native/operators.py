@@ -238,15 +238,15 @@ def interpolate_nearest(input: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _attention_shape(query, key, value, scale, is_causal, mask=None):
-    if query[0] != key[0] or query[3] != key[3] or key != value or query[1] % key[1]:
+    if query[0] != key[0] or query[3] != key[3] or key[:3] != value[:3] or query[1] % key[1]:
         raise ValueError(
-            f"attention takes a query (batch, heads, tokens, size) and a key and a value of the same batch and size whose number of heads "
-            f"divides the query's, got {query}, {key} and {value}."
+            f"attention takes a query (batch, heads, tokens, size), a key of the same batch and size whose number of heads divides the "
+            f"query's, and as many values as keys; got {query}, {key} and {value}."
         )
     scores = [*query[:3], key[2]]
     if mask is not None and any(length not in (1, full) for length, full in zip(mask, scores)):
         raise ValueError(f"The attention mask's shape must broadcast to {scores}, got {mask}.")
-    return query
+    return [*query[:3], value[3]]
 
 
 def _attention_plain(query, key, value, scale, is_causal):
@@ -270,9 +270,17 @@ _attention = _kernel("Attention", _attention_shape, _attention_bprop)
 _masked_attention = _kernel("Attention", _attention_shape, _masked_attention_bprop)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
-    if not (query.dtype == ms.float32 and key.dtype == ms.float32 and value.dtype == ms.float32 and key.shape == value.shape):
-        return cpu.attention(query, key, value, attn_mask, is_causal, scale)
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float, kernel: str = "native"
+) -> Tensor:
+    """The kernel computes in float32, whatever the inputs' dtype; of other kernels it knows the names only."""
+    if kernel != "native":
+        return cpu.attention(query, key, value, attn_mask, is_causal, scale, kernel)
+    dtype = value.dtype
+    if dtype != ms.float32:
+        query, key, value = query.astype(ms.float32), key.astype(ms.float32), value.astype(ms.float32)
     if attn_mask is None:
-        return _attention(query, key, value, float(scale), float(is_causal))
-    return _masked_attention(query, key, value, float(scale), float(is_causal), additive_mask(attn_mask, ms.float32))
+        output = _attention(query, key, value, float(scale), float(is_causal))
+    else:
+        output = _masked_attention(query, key, value, float(scale), float(is_causal), additive_mask(attn_mask, ms.float32))
+    return output if dtype == ms.float32 else output.astype(dtype)
