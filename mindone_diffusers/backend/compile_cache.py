@@ -53,22 +53,29 @@ class KeptGraphs:
     def __init__(self, cell: ms.nn.Cell, method: str, options: Mapping[str, Any]):
         self._cell, self._method, self._options = cell, method, options
         self._compiled = graph.jit(getattr(cell, method), **options)
-        self._known: set[str] = set()
+        self._known: set[str | None] = set()
 
     def __call__(self, *args: Any) -> Any:
         if api._pynative_executor.grad_flag():
             return self._compiled(*args)
         try:
             signature = describe_arguments(args)
-            if signature in self._known:
-                return self._compiled(*args)
-            self._known.add(signature)
-            key = digest(itertools.chain([_surroundings(), self._method, repr(self._options), signature], describe(self._cell)))
+        except Indescribable:
+            signature = None
+        if signature in self._known:
+            return self._compiled(*args)
+        self._known.add(signature)
+        key = self._key(signature) if signature is not None and is_on() else None
+        with shared_blocks(self._cell, getattr(self._cell, "_repeated_blocks", ())):
+            return self._compiled(*args) if key is None else _with_kept_graph(key, functools.partial(self._compiled, *args))
+
+    def _key(self, signature: str) -> str | None:
+        """The name of the graph in the store; None, and a line of log, where the cell has no description."""
+        try:
+            return digest(itertools.chain([_surroundings(), self._method, repr(self._options), signature], describe(self._cell)))
         except Indescribable as reason:
             logger.info(f"{type(self._cell).__name__} is compiled without looking for its graph on disk: {reason}")
-            key = None
-        with shared_blocks(self._cell, getattr(self._cell, "_repeated_blocks", ())):
-            return self._compiled(*args) if key is None or not is_on() else _with_kept_graph(key, functools.partial(self._compiled, *args))
+            return None
 
 
 def is_on() -> bool:

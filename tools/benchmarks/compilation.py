@@ -14,6 +14,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from mindone_diffusers.backend import native  # noqa: E402
+
 MODELS = {
     "UNet, SD 1.5's blocks": "md.UNet2DConditionModel(block_out_channels=(32, 64, 96, 96), cross_attention_dim=32, norm_num_groups=8)",
     "UNet, SDXL's blocks": """md.UNet2DConditionModel(block_out_channels=(32, 64, 96), cross_attention_dim=32, norm_num_groups=8,
@@ -52,11 +56,11 @@ print(time.perf_counter() - start)
 def first_call(model: str, folder: str, side: int, alone: bool = False, kept: bool = True) -> float:
     """Seconds, in a process of its own."""
     code = PROCESS.format(model=model, call=CALLS[model.split("(")[0].removeprefix("md.")], alone=alone, side=side)
-    native = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_diffusers"
     Path(folder, "mindone_diffusers").mkdir(mode=0o700, exist_ok=True)
-    for library in native.glob("kernels-*.so"):  # not compiled again
+    for library in native.cache_folder().glob("kernels-*.so"):  # not compiled again
         target = Path(folder, "mindone_diffusers", library.name)
-        target.exists() or target.symlink_to(library)
+        if not target.exists():
+            target.symlink_to(library)
     variables = {"XDG_CACHE_HOME": folder, "PYTHONPATH": str(ROOT), "MINDONE_DIFFUSERS_COMPILE_CACHE": str(int(kept))}
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
