@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 demo:
 	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e . && $(BIN)/mindone-diffusers generate "a large red circle on a blue background" --seed 0 --output outputs/first_picture.png
 test:
-	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e '.[test]' && $(BIN)/python -m pytest tests --ignore=tests/parity
+	python3 -m venv $(VENV) && $(BIN)/pip install -q -c constraints.txt -e '.[test]' && $(BIN)/python -m pytest tests --ignore=tests/parity -n 2 --dist loadfile
 # The comparison with PyTorch, side by side. torch is installed first, by its exact version, for a CPU build.
 parity:
-	$(BIN)/pip install -q torch==2.13.0 && $(BIN)/pip install -q -c constraints.txt -e '.[test,parity]' && $(BIN)/python -m pytest tests/parity
+	$(BIN)/pip install -q torch==2.13.0 && $(BIN)/pip install -q -c constraints.txt -e '.[test,parity]' && $(BIN)/python -m pytest tests/parity -n 2 --dist loadfile
 lint:
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -356,7 +356,7 @@ def _private_mib():
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's /proc")
 def test_memory(tmp_path):
     """Binding allocates nothing when the dtype is the file's, and the cast model plus one tensor otherwise; saving, one tensor."""
-    shape, count = (1024, 4096), 8  # 16 MiB each
+    shape, count = (4096, 4096), 4  # 64 MiB each: more than 32, which malloc may keep for the next
     block = np.random.default_rng(0).standard_normal(shape, np.float32)
     weights.save_state_dict({f"w{i}": block for i in range(count)}, tmp_path, "m.safetensors")
     del block
@@ -367,11 +367,11 @@ def test_memory(tmp_path):
     weights.bind(same, state)
     assert _private_mib() - start < 4
     weights.save_state_dict(same, tmp_path / "again", "m.safetensors")
-    assert _private_mib() - start < 20
+    assert _private_mib() - start < 72
     half = {f"w{i}": parameter(*shape) for i in range(count)}
     weights.bind(half, state, dtype=ms.float16)
     model = math.prod(shape) * 2 * count / 2**20
-    assert _private_mib() - start < model + 24
+    assert _private_mib() - start < model + 72
     assert (tmp_path / "again" / "m.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
 
 

@@ -1,8 +1,8 @@
-"""Stable Diffusion 1.5 at full size (seeded random weights, float32, CPU): ours and PyTorch side by side in one run.
+"""Stable Diffusion 1.5 and XL at full size (seeded random weights, float32, CPU): ours and PyTorch side by side in one run.
 
-    python tools/benchmarks/text_to_image.py [import load unet vae tiny pipeline] [--runs 3] [--folder DIR]
+    python tools/benchmarks/text_to_image.py [import load unet sdxl vae tiny pipeline] [--torch-compile] [--folder DIR]
 
-Prints seconds and ratios to PyTorch eager. `--folder` keeps the seeded checkpoints (4 GB) for the next run.
+Prints seconds and ratios to PyTorch eager. `--folder` keeps the seeded checkpoints (4 GB; with XL's UNet 14 GB) for the next run.
 """
 
 import argparse
@@ -12,77 +12,100 @@ import tempfile
 import time
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
-from common import SD15_UNET, SD15_VAE, alternate, report, save_seeded  # noqa: E402
+from common import SD15_UNET, SD15_VAE, SDXL_UNET, alternate, report, save_seeded  # noqa: E402
 
-BENCHMARKS = ("import", "load", "unet", "vae", "tiny", "pipeline")
+import mindone_diffusers as md  # noqa: E402
+
+BENCHMARKS = ("import", "load", "unet", "sdxl", "vae", "tiny", "pipeline")
 
 
-def compare(title: str, ours, theirs, runs: int) -> None:
-    """Time two functions of no arguments that return NumPy arrays, and print how far apart their results are."""
-    seconds = alternate(runs, ours=ours, torch=theirs)
-    report(title, seconds)
-    expected = theirs()
+def compare(title: str, ours, theirs, options: argparse.Namespace) -> None:
+    """Time two functions of no arguments that return NumPy arrays, and print how far apart their results are.
+
+    `theirs` takes whether it is compiled by `torch.compile`.
+    """
+    sides = {"ours": ours, "torch": lambda: theirs(False)}
+    if options.torch_compile:
+        start = time.perf_counter()
+        theirs(True)
+        print(f"torch.compile: first call {time.perf_counter() - start:.1f} s")
+        sides["compiled"] = lambda: theirs(True)
+    report(title, alternate(options.runs, **sides))
+    expected = theirs(False)
     print(f"  largest difference {np.abs(ours() - expected).max() / np.abs(expected).max():.1e} of the output's scale")
 
 
-def unet(folder: Path, runs: int) -> None:
+def unet(folder: Path, options: argparse.Namespace) -> None:
+    compare_unets("SD1.5", save_seeded(md.UNet2DConditionModel, SD15_UNET, folder / "unet"), options)
+
+
+def sdxl(folder: Path, options: argparse.Namespace) -> None:
+    """At 512x512, because the attention of 1024x1024 takes minutes."""
+    compare_unets("SDXL", save_seeded(md.UNet2DConditionModel, SDXL_UNET, folder / "unet_xl"), options)
+
+
+def compare_unets(name: str, path: Path, options: argparse.Namespace) -> None:
     import diffusers
-    import mindspore as ms
     import torch
 
-    import mindone_diffusers as md
-
-    path = save_seeded(md.UNet2DConditionModel, SD15_UNET, folder / "unet")
-    rng = np.random.default_rng(0)
-    sample, text = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 64, 64), (2, 77, 768)))
     model = md.UNet2DConditionModel.from_pretrained(path).enable_graph_mode()
-    ms_inputs = ms.Tensor(sample), 500, ms.Tensor(text)
+    rng = np.random.default_rng(0)
+    shapes = {"sample": (2, 4, 64, 64), "text": (2, 77, model.config.cross_attention_dim)}
+    if model.config.addition_embed_type == "text_time":
+        shapes |= {"text_embeds": (2, 1280), "time_ids": (2, 6)}
+    arrays = {key: rng.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()}
+
+    def arguments(tensor):
+        sample, text, *added = (tensor(array) for array in arrays.values())
+        return (sample, 500, text), {"added_cond_kwargs": dict(zip(("text_embeds", "time_ids"), added)) if added else None}
+
+    args, kwargs = arguments(ms.Tensor)
     start = time.perf_counter()
-    model(*ms_inputs)[0].asnumpy()
-    print(f"UNet: first call, compilation included: {time.perf_counter() - start:.1f} s")
+    model(*args, **kwargs)[0].asnumpy()
+    print(f"{name} UNet: first call, its compilation (or what is on disk of it) included: {time.perf_counter() - start:.1f} s")
     reference = diffusers.UNet2DConditionModel.from_pretrained(path)
-    torch_inputs = torch.from_numpy(sample), 500, torch.from_numpy(text)
+    modules = {False: reference, True: torch.compile(reference)}
+    torch_args, torch_kwargs = arguments(torch.from_numpy)
     compare(
-        "UNet step, SD1.5, batch 2, 64x64 latents, graph mode against PyTorch eager",
-        lambda: model(*ms_inputs)[0].asnumpy(), lambda: reference(*torch_inputs)[0].numpy(), runs,
+        f"UNet step, {name}, batch 2, 64x64 latents, graph mode against PyTorch eager",
+        lambda: model(*args, **kwargs)[0].asnumpy(), lambda compiled: modules[compiled](*torch_args, **torch_kwargs)[0].numpy(), options,
     )  # fmt: skip
 
 
-def decode(title: str, ours, reference, channels: int, runs: int) -> None:
-    import mindspore as ms
+def decode(title: str, ours, reference, channels: int, options: argparse.Namespace) -> None:
     import torch
 
     latents = np.random.default_rng(0).standard_normal((1, channels, 64, 64)).astype(np.float32)
     ours.enable_graph_mode()
     ms_latents, torch_latents = ms.Tensor(latents), torch.from_numpy(latents)
-    compare(title, lambda: ours.decode(ms_latents)[0].asnumpy(), lambda: reference.decode(torch_latents)[0].numpy(), runs)
+    decoders = {False: reference.decode, True: torch.compile(reference.decode)}
+    compare(
+        title, lambda: ours.decode(ms_latents)[0].asnumpy(), lambda compiled: decoders[compiled](torch_latents)[0].numpy(), options
+    )  # fmt: skip
 
 
-def vae(folder: Path, runs: int) -> None:
+def vae(folder: Path, options: argparse.Namespace) -> None:
     import diffusers
-
-    import mindone_diffusers as md
 
     path = save_seeded(md.AutoencoderKL, SD15_VAE, folder / "vae")
     decode(
         "AutoencoderKL decode to 512x512, graph mode against PyTorch eager",
-        md.AutoencoderKL.from_pretrained(path), diffusers.AutoencoderKL.from_pretrained(path), 4, runs,
+        md.AutoencoderKL.from_pretrained(path), diffusers.AutoencoderKL.from_pretrained(path), 4, options,
     )  # fmt: skip
 
 
-def tiny(folder: Path, runs: int) -> None:
+def tiny(folder: Path, options: argparse.Namespace) -> None:
     import diffusers
-
-    import mindone_diffusers as md
 
     path = save_seeded(md.AutoencoderTiny, {}, folder / "tiny")
     decode(
         "AutoencoderTiny decode to 512x512, graph mode against PyTorch eager",
-        md.AutoencoderTiny.from_pretrained(path), diffusers.AutoencoderTiny.from_pretrained(path), 4, runs,
+        md.AutoencoderTiny.from_pretrained(path), diffusers.AutoencoderTiny.from_pretrained(path), 4, options,
     )  # fmt: skip
 
 
@@ -100,9 +123,7 @@ print(loaded, time.perf_counter() - start, process.memory_info().rss - before)
 """
 
 
-def load(folder: Path, runs: int) -> None:
-    import mindone_diffusers as md
-
+def load(folder: Path, options: argparse.Namespace) -> None:
     path = save_seeded(md.UNet2DConditionModel, SD15_UNET, folder / "unet")
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     root = str(Path(__file__).resolve().parents[2])
@@ -119,7 +140,7 @@ def load(folder: Path, runs: int) -> None:
         },
     }  # fmt: skip
     print(f"Loading the SD1.5 UNet, a file of {size / 1e9:.2f} GB")
-    for _ in range(runs):
+    for _ in range(options.runs):
         for name, side in sides.items():
             output = subprocess.run(
                 [sys.executable, "-c", LOAD.format(root=root, path=str(path), **side)], capture_output=True, text=True, check=True
@@ -132,14 +153,14 @@ def load(folder: Path, runs: int) -> None:
             )
 
 
-def import_time(folder: Path, runs: int) -> None:
+def import_time(folder: Path, options: argparse.Namespace) -> None:
     print("Import (a process each)")
     root = str(Path(__file__).resolve().parents[2])
     for statement in ("import mindspore", "import mindone_diffusers", "import diffusers"):
         code = f"import sys, time; sys.path.insert(0, {root!r}); t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
         seconds = [
             float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1])
-            for _ in range(max(3, runs))
+            for _ in range(max(3, options.runs))
         ]
         print(f"  {statement:28s} best {min(seconds):6.3f} s   median {np.median(seconds):6.3f} s", flush=True)
 
@@ -154,15 +175,14 @@ pipe = {load}
 pipe.set_progress_bar_config(disable=True)
 loaded = time.perf_counter() - start
 latents = np.random.default_rng(0).standard_normal((1, 4, 64, 64)).astype(np.float32)
-image = pipe("a lighthouse at dusk", num_inference_steps=3, latents={tensor}(latents), output_type="np").images
+image = pipe("a lighthouse at dusk", num_inference_steps={steps}, latents={tensor}(latents), output_type="np").images
 np.save({output!r}, image)
 print(loaded, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 
 
-def pipeline(folder: Path, runs: int) -> None:
-    """A whole picture of 512x512, 3 steps with guidance; each side in a process of its own."""
-    import mindone_diffusers as md
+def pipeline(folder: Path, options: argparse.Namespace) -> None:
+    """A whole picture of 512x512 with guidance; each side in a process of its own."""
     from tests.tiny_checkpoint import make_tokenizer
 
     path = folder / "pipeline"
@@ -176,7 +196,7 @@ def pipeline(folder: Path, runs: int) -> None:
             md.AutoencoderKL.from_pretrained(folder / "vae"), text_encoder, make_tokenizer(folder / "tokenizer"),
             md.UNet2DConditionModel.from_pretrained(folder / "unet"), scheduler, None, None, requires_safety_checker=False,
         ).save_pretrained(path)  # fmt: skip
-    print("StableDiffusionPipeline, SD1.5 size, one 512x512 picture, 3 PNDM steps (4 UNet calls) with guidance, a process each")
+    print(f"StableDiffusionPipeline, SD1.5 size, one 512x512 picture, {options.steps} PNDM steps, a process each")
     root, images = str(Path(__file__).resolve().parents[2]), {}
     load = f"StableDiffusionPipeline.from_pretrained({str(path)!r}, safety_checker=None, requires_safety_checker=False)"
     sides = {
@@ -186,7 +206,7 @@ def pipeline(folder: Path, runs: int) -> None:
     }
     for name, (imports, loading, tensor) in sides.items():
         output = str(folder / f"{name}.npy")
-        code = PIPELINE.format(root=root, imports=imports, load=loading, tensor=tensor, output=output)
+        code = PIPELINE.format(root=root, imports=imports, load=loading, tensor=tensor, output=output, steps=options.steps)
         printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         loaded, total, peak = map(float, printed.split()[-3:])
         images[name] = np.load(output)
@@ -202,6 +222,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("benchmarks", nargs="*", help=f"which of {', '.join(BENCHMARKS)} (all by default)")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="of the whole picture")
+    parser.add_argument("--torch-compile", action="store_true", help="compare with torch.compile too")
     parser.add_argument("--folder", type=Path, help="where the seeded checkpoints are kept; a temporary folder by default")
     arguments = parser.parse_args()
     chosen = arguments.benchmarks or BENCHMARKS
@@ -209,14 +231,14 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown benchmarks {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
 
-    functions = {"import": import_time, "load": load, "unet": unet, "vae": vae, "tiny": tiny, "pipeline": pipeline}
+    functions = {"import": import_time, "load": load, "unet": unet, "sdxl": sdxl, "vae": vae, "tiny": tiny, "pipeline": pipeline}
     with tempfile.TemporaryDirectory() as temporary:
         for name in chosen:
-            if name in ("unet", "vae", "tiny"):
+            if name in ("unet", "sdxl", "vae", "tiny"):
                 import torch
 
                 torch.set_grad_enabled(False)
-            functions[name](arguments.folder or Path(temporary), arguments.runs)
+            functions[name](arguments.folder or Path(temporary), arguments)
 
 
 if __name__ == "__main__":
