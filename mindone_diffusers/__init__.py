@@ -6,12 +6,12 @@ Names are loaded when first used, so that importing the package costs next to no
 """
 
 from .aliases import ALIASES
-from .backend.tuning import tune_cpu
+from .backend.tuning import tune
 from .core.lazy import exports, register_aliases, when_imported
 from .version import __version__
 
 # The settings have to be made before MindSpore's first operator, which may well run before anything of ours.
-when_imported("mindspore", tune_cpu)
+when_imported("mindspore", tune)
 register_aliases(__name__, ALIASES)
 
 __getattr__, __dir__, __all__ = exports(

@@ -1,11 +1,13 @@
 """Graph mode: `mindspore.jit` of a cell's methods, counting compilations and forgetting stale ones."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mindspore as ms
 from mindspore.common import api
+
+from ..core.errors import UnsupportedError
 
 
 def in_global_graph_mode() -> bool:
@@ -13,10 +15,13 @@ def in_global_graph_mode() -> bool:
     return ms.get_context("mode") == ms.GRAPH_MODE
 
 
-def check_jit_level(jit_level: str) -> None:
-    """Raises ValueError for a level other than "O0" and "O1" ("O2" is gone from MindSpore 2.9)."""
+def check_options(jit_level: str, options: Mapping[str, Any]) -> None:
+    """Raises ValueError for a level other than "O0" and "O1" ("O2" is gone from MindSpore 2.9), and UnsupportedError for graphs of unknown
+    shapes: the models' Python goes by the shapes, as the kernels' checks do."""
     if jit_level not in ("O0", "O1"):
         raise ValueError(f"Unknown jit_level {jit_level!r}: expected 'O0' or 'O1'.")
+    if options.get("dynamic"):
+        raise UnsupportedError("dynamic graphs are not possible: leave `dynamic` out. Each shape is compiled once, and kept on disk.")
 
 
 def jit(function: Callable, jit_level: str = "O0", **options: Any) -> Callable:
@@ -59,7 +64,7 @@ def compile_model(
     Args:
         model: anything with `enable_graph_mode`.
         fullgraph: graphs are always whole.
-        dynamic: True compiles a graph of unknown shapes, instead of one a shape.
+        dynamic: accepted; graphs are of fixed shapes, one a shape, and are kept on disk.
         backend: "inductor", which stands for MindSpore's compiler.
         mode: "reduce-overhead" and "max-autotune" have an Ascend NPU launch captured graphs; "default" and others do not.
         options: for `mindspore.jit`.
@@ -76,4 +81,4 @@ def compile_model(
         return model
     if mode in ("reduce-overhead", "max-autotune") and ms.get_context("device_target") == "Ascend":
         ms.runtime.set_kernel_launch_capture(True)
-    return model.enable_graph_mode(**({"dynamic": 1} if dynamic else {}), **(options or {}))
+    return model.enable_graph_mode(**(options or {}))

@@ -1,10 +1,34 @@
-"""Settings that make MindSpore fast on small CPU machines. Importing this module does not import MindSpore.
+"""Settings of MindSpore that its defaults get wrong for us. Importing this module does not import MindSpore.
 
-`tune_cpu` runs once, when both this package and MindSpore have been imported, and only on the CPU target. Set
-`MINDONE_DIFFUSERS_CPU_TUNING=0` to leave MindSpore's defaults alone.
+`tune` runs once, when both this package and MindSpore have been imported. Set `MINDONE_DIFFUSERS_CPU_TUNING=0` to leave MindSpore's
+defaults on the CPU alone, and `MINDONE_DIFFUSERS_HF32=1` for Ascend's faster float32.
 """
 
+import contextlib
 import os
+
+
+def tune() -> None:
+    """The settings of the device that MindSpore runs on."""
+    import mindspore as ms
+
+    if ms.get_context("device_target") == "Ascend":
+        set_hf32(os.environ.get("MINDONE_DIFFUSERS_HF32", "0") == "1")
+    else:
+        tune_cpu()
+
+
+def set_hf32(allowed: bool) -> None:
+    """Whether Ascend may round float32 inputs of convolutions and products to HF32 (11 bits of mantissa), what TF32 is on CUDA.
+
+    CANN does so for convolutions by default; here it is off, as TF32 is in PyTorch's products, because a float32 model is loaded for its
+    precision. MindSpore takes each of the settings once a process: one that the user has made before stays.
+    """
+    from mindspore.device_context.ascend import op_precision
+
+    for setting in (op_precision.conv_allow_hf32, op_precision.matmul_allow_hf32):
+        with contextlib.suppress(RuntimeError):
+            setting(allowed)
 
 
 def tune_cpu() -> None:

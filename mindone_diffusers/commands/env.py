@@ -12,7 +12,9 @@ from ..version import __version__
 PACKAGES = (
     "mindspore", "numpy", "transformers", "tokenizers", "huggingface_hub", "safetensors", "pillow", "torch", "diffusers",
 )  # fmt: skip
-VARIABLES = ("MINDONE_DIFFUSERS_CPU_TUNING", "MINDONE_DIFFUSERS_NATIVE", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
+VARIABLES = (
+    "MINDONE_DIFFUSERS_CPU_TUNING", "MINDONE_DIFFUSERS_NATIVE", "MINDONE_DIFFUSERS_HF32", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -204,8 +204,9 @@ class ModelMixin(nn.Module):
 
         Raises:
             ValueError: for another `jit_level`.
+            UnsupportedError: `dynamic` is among the options.
         """
-        graph.check_jit_level(jit_level)
+        graph.check_options(jit_level, options)
         self._graph_options = {"jit_level": jit_level, **options}
         self._recompile()
         return self

@@ -6,6 +6,7 @@ import pytest
 
 from mindone_diffusers import AutoencoderTiny, UNet2DConditionModel, compile_model
 from mindone_diffusers.backend.shared_blocks import shared_blocks
+from mindone_diffusers.core.errors import UnsupportedError
 
 BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
@@ -60,8 +61,10 @@ def test_compile_model() -> None:
     latents = ms.Tensor(np.ones((1, 4, 4, 4), np.float32))
     eager = model.decode(latents).sample.asnumpy()
     assert compile_model(model, disable=True) is model and not model.runs_compiled
-    assert compile_model(model, mode="max-autotune", fullgraph=True) is model and model.runs_compiled
+    assert compile_model(model, mode="max-autotune", fullgraph=True, dynamic=True) is model and model.runs_compiled
     np.testing.assert_allclose(model.decode(latents).sample.asnumpy(), eager, atol=1e-6)
+    with pytest.raises(UnsupportedError, match="dynamic graphs are not possible"):
+        model.enable_graph_mode(dynamic=1)
     with pytest.raises(ValueError, match="mode is 'fast'; expected 'default'"):
         compile_model(model, mode="fast")
     with pytest.raises(ValueError, match="backend is 'cudagraphs'"):
