@@ -1,9 +1,10 @@
 """Optional C++ kernels for the CPU, compiled for the machine when the first one is wanted.
 
-MindSpore's own CPU kernels are 3 to 25 times slower than PyTorch's in normalisation, activations and attention.
-`kernels.cpp` has those in float32; the system's C++ compiler turns it into a library in the user's cache folder, which
-takes two seconds once. `operators.py` makes MindSpore operators of it, and `backend/table.py` puts them in the CPU
-table. Without a compiler, or with `MINDONE_DIFFUSERS_NATIVE=0`, MindSpore's operators do the work.
+MindSpore's own CPU kernels are 3 to 25 times slower than PyTorch's in normalisation, activations and attention, and 2 to
+4 times slower than they could be in products and convolutions. The C++ files here have those in float32; the system's
+compiler turns them into a library in the user's cache folder, which takes some seconds once. `operators.py` makes
+MindSpore operators of it, and `backend/table.py` puts them in the CPU table. Without a compiler, or with
+`MINDONE_DIFFUSERS_NATIVE=0`, MindSpore's operators do the work.
 
 Importing this package compiles and loads nothing.
 """
@@ -27,11 +28,11 @@ from ...core import mt19937
 from ...core.files import replaced_file
 from ...core.logging import get_logger
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
+FOLDER = Path(__file__).parent
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread", "-Wno-psabi")
 
 # The entries of the CPU table that have a kernel.
-NAMES = ("attention", "conv2d", "geglu", "gelu", "group_norm", "interpolate_nearest", "layer_norm", "silu")
+NAMES = ("attention", "conv2d", "geglu", "gelu", "group_norm", "interpolate_nearest", "layer_norm", "linear", "silu")
 
 logger = get_logger(__name__)
 
@@ -71,7 +72,7 @@ def library() -> Path | None:
 
 
 def build() -> Path:
-    """Compile `kernels.cpp` for this machine, unless that was done before. Processes that do so together do no harm.
+    """Compile the C++ files for this machine, unless that was done before. Processes that do so together do no harm.
 
     Raises:
         BuildError: there is no compiler, it failed, or the cache folder belongs to somebody else.
@@ -79,11 +80,13 @@ def build() -> Path:
     compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++")]
     if compiler[0] is None:
         raise BuildError("there is no C++ compiler")
-    key = "\n".join((SOURCE.read_text(), *compiler, *FLAGS, _run([*compiler, "--version"]), _processor(), ms.__version__))
+    sources = sorted(FOLDER.glob("*.cpp"))
+    texts = [path.read_text() for path in (FOLDER / "common.h", *sources)]
+    key = "\n".join((*texts, *compiler, *FLAGS, _run([*compiler, "--version"]), _processor(), ms.__version__))
     path = cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if not path.exists():
         with replaced_file(path) as temporary:
-            _run([*compiler, *FLAGS, "-o", str(temporary), str(SOURCE)])
+            _run([*compiler, *FLAGS, "-o", str(temporary), *map(str, sources)])
     return path
 
 

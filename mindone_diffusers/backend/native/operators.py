@@ -149,6 +149,40 @@ def layer_norm(input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor 
     return _layer_norm(input, weight, bias, float(eps))
 
 
+# Products
+
+
+def _linear_shape(input, weight, *bias):
+    if input[-1] != weight[1] or any(list(size) != [weight[0]] for size in bias):
+        raise ValueError(f"linear of {input[-1]} features has a weight of shape {weight} and a bias of shape {bias[0] if bias else None}.")
+    return [*input[:-1], weight[0]]
+
+
+def _linear_plain(input, weight):
+    return cpu.linear(input, weight, None)
+
+
+def _linear_bprop(input, weight, out, dout):
+    return _grad(_linear_plain)(*_variables((input, weight), dout), dout)
+
+
+def _biased_linear_bprop(input, weight, bias, out, dout):
+    return _grad(cpu.linear)(*_variables((input, weight, bias), dout), dout)
+
+
+_linear = _kernel("Linear", _linear_shape, _linear_bprop)
+_biased_linear = _kernel("Linear", _linear_shape, _biased_linear_bprop)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """From 16 rows and a million multiplications on; below, packing the weights, or calling the kernel, takes longer than it saves."""
+    rows = input.size // max(input.shape[-1], 1)
+    floats = input.dtype == ms.float32 and weight.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
+    if not floats or rows < 16 or input.size * weight.shape[0] < 1 << 20:
+        return cpu.linear(input, weight, bias)
+    return _linear(input, weight) if bias is None else _biased_linear(input, weight, bias)
+
+
 # Convolutions
 
 
@@ -171,18 +205,39 @@ def _conv_weight_grad_shape(input, dout, weight, stride, padding):
     return weight, weight[:1]
 
 
-def _conv_bprop(input, weight, bias, stride, padding, out, dout):
+def _small_conv_bprop(input, weight, bias, stride, padding, out, dout):
     gradient = _conv_input_grad(dout, weight, input, stride, padding)
     weight_gradient, bias_gradient = _conv_weight_grad(input, dout, weight, stride, padding)
     return gradient, weight_gradient, bias_gradient, 0.0, 0.0
 
 
+def _conv_plain(input, weight, bias, stride, padding):
+    return cpu.conv2d(input, weight, bias, (int(stride),) * 2, (int(padding),) * 2, (1, 1), 1)
+
+
+def _patch_conv_bprop(input, weight, bias, stride, padding, out, dout):
+    return _grad(_conv_plain)(*_variables((input, weight, bias), dout), stride, padding, dout) + (0.0, 0.0)
+
+
+def _pointwise_conv_bprop(input, weight, bias, out, dout):
+    return _grad(_conv_plain)(*_variables((input, weight, bias), dout), 1.0, 0.0, dout)
+
+
+def _winograd_conv_bprop(input, weight, bias, out, dout):
+    return _grad(_conv_plain)(*_variables((input, weight, bias), dout), 1.0, 1.0, dout)
+
+
+def _conv_kernels(name: str, bprop):
+    """By stride - 1 and padding."""
+    return tuple(tuple(_kernel(name, _conv_shape(stride, padding), bprop) for padding in (0, 1)) for stride in (1, 2))
+
+
 _conv_input_grad = _kernel("ConvInputGrad", _conv_input_grad_shape)
 _conv_weight_grad = _kernel("ConvWeightGrad", _conv_weight_grad_shape, dtype=_two)
-_conv = _kernel("Conv", _conv_shape(1, 0), _conv_bprop)
-_conv_padded = _kernel("Conv", _conv_shape(1, 1), _conv_bprop)
-_conv_strided = _kernel("Conv", _conv_shape(2, 0), _conv_bprop)
-_conv_strided_padded = _kernel("Conv", _conv_shape(2, 1), _conv_bprop)
+_small_conv = _conv_kernels("Conv", _small_conv_bprop)
+_patch_conv = _conv_kernels("PatchConv", _patch_conv_bprop)
+_pointwise_conv = _kernel("PointwiseConv", _conv_shape(1, 0), _pointwise_conv_bprop)
+_winograd_conv = _kernel("WinogradConv", _conv_shape(1, 1), _winograd_conv_bprop)
 
 
 def conv2d(
@@ -194,20 +249,22 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """Up to 4096 pairs of channels, of which these kernels are up to five times as fast; with more, MindSpore's oneDNN is."""
+    """1x1 and 3x3 on images of 64 pixels or more; the kernels for up to 4096 pairs of channels have gradients of their own."""
     outputs, channels, height, width = weight.shape
     usual = (height, padding) in ((1, (0, 0)), (3, (0, 0)), (3, (1, 1))) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
-    large = outputs * channels <= 4096 and input.shape[2] * input.shape[3] >= 64
+    large = input.shape[2] * input.shape[3] >= 64
     floats = input.dtype == ms.float32 and weight.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
     if not usual or height != width or groups != 1 or not large or not floats:
         return cpu.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if bias is None:
         bias = ops.zeros((outputs,), ms.float32)
-    if padding[0]:
-        operator = _conv_padded if stride[0] == 1 else _conv_strided_padded
-    else:
-        operator = _conv if stride[0] == 1 else _conv_strided
-    return operator(input, weight, bias, float(stride[0]), float(padding[0]))
+    if outputs * channels <= 4096:
+        return _small_conv[stride[0] - 1][padding[0]](input, weight, bias, float(stride[0]), float(padding[0]))
+    if stride == (1, 1) and height == 1:
+        return _pointwise_conv(input, weight, bias)
+    if stride == (1, 1) and padding == (1, 1):
+        return _winograd_conv(input, weight, bias)
+    return _patch_conv[stride[0] - 1][padding[0]](input, weight, bias, float(stride[0]), float(padding[0]))
 
 
 # Sampling

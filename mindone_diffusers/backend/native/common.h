@@ -1,0 +1,338 @@
+// What the kernels share: MindSpore's signature, threads, vectors, and the innermost product.
+//
+// They are float32 operators for `mindspore.ops.Custom` (func_type="aot"). See operators.py for what each computes. `params`, `ranks` and
+// `shapes` list the inputs and then the output; Python numbers arrive as tensors of rank 0. Tensors are contiguous. A kernel returns 0, or 1
+// when it could not get its memory.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <sched.h>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+#define KERNEL(name)                                                                                          \
+  EXPORT int name([[maybe_unused]] int count, void** params, [[maybe_unused]] int* ranks, int64_t** shapes, \
+                  const char**, void*, void*)
+
+namespace kernels {
+
+inline int64_t elements(const int64_t* shape, int rank) {
+  int64_t product = 1;
+  for (int i = 0; i < rank; i++) product *= shape[i];
+  return product;
+}
+
+// Threads
+//
+// Not OpenMP: its threads spin for milliseconds after a loop, on the cores that MindSpore's own threads want for the next operator.
+
+class Pool {
+ public:
+  static Pool& get() {
+    static Pool* const pool = new Pool;  // never destroyed: its threads may sleep until the process ends
+    return *pool;
+  }
+
+  int threads() const { return threads_; }
+
+  // Calls task(i, thread) for each i < count. Whoever wakes up too late is not waited for: the caller does the work itself.
+  void run(int64_t count, const std::function<void(int64_t, int)>& task) {
+    const std::lock_guard<std::mutex> turn(turn_);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      task_ = &task;
+      count_ = count;
+      next_ = 0;
+      loop_++;
+    }
+    wake_.notify_all();
+    work(task, 0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    task_ = nullptr;
+    idle_.wait(lock, [this] { return busy_ == 0; });
+  }
+
+ private:
+  // As many threads as OMP_NUM_THREADS says, or as the process may use cores.
+  Pool() {
+    const char* limit = std::getenv("OMP_NUM_THREADS");
+    cpu_set_t cores;
+    int wanted = limit ? std::atoi(limit) : 0;
+    if (wanted < 1) wanted = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    try {
+      for (; threads_ < wanted; threads_++) std::thread(&Pool::serve, this, threads_).detach();
+    } catch (const std::system_error&) {  // fewer, then
+    }
+  }
+
+  void serve(int thread) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (uint64_t served = 0;;) {
+      wake_.wait(lock, [&] { return task_ && loop_ != served; });
+      served = loop_;
+      busy_++;
+      const auto& task = *task_;
+      lock.unlock();
+      work(task, thread);
+      lock.lock();
+      if (--busy_ == 0) idle_.notify_one();
+    }
+  }
+
+  void work(const std::function<void(int64_t, int)>& task, int thread) {
+    for (int64_t i; (i = next_++) < count_;) task(i, thread);
+  }
+
+  int threads_ = 1, busy_ = 0;
+  uint64_t loop_ = 0;
+  const std::function<void(int64_t, int)>* task_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::mutex turn_, mutex_;
+  std::condition_variable wake_, idle_;
+};
+
+// function(i) for each i < count, on several threads if it pays; `cost` is the number of elements behind one i.
+template <class Function>
+void parallel(int64_t count, int64_t cost, Function function) {
+  const int64_t grain = 1 << 12, step = std::max<int64_t>(1, grain / std::max<int64_t>(cost, 1));
+  if (count * cost <= 4 * grain || Pool::get().threads() == 1) {
+    for (int64_t i = 0; i < count; i++) function(i);
+    return;
+  }
+  Pool::get().run((count + step - 1) / step, [&](int64_t block, int) {
+    for (int64_t i = block * step; i < std::min(count, (block + 1) * step); i++) function(i);
+  });
+}
+
+// Memory of the calling thread, kept for the next call; null if there is none.
+inline float* scratch(int64_t count, int which) {
+  thread_local std::unique_ptr<float, decltype(&std::free)> memory[3] = {{nullptr, std::free}, {nullptr, std::free}, {nullptr, std::free}};
+  thread_local int64_t sizes[3] = {};
+  if (sizes[which] < count) {
+    memory[which].reset((float*)std::aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64));
+    sizes[which] = memory[which] ? count : 0;
+  }
+  return memory[which].get();
+}
+
+// Vectors
+
+// kRows x 3 accumulators must fit the vector registers: 16 of them, or 32.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kRows = 8;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kRows = 4;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kRows = 8;
+#else
+constexpr int kLanes = 4, kRows = 4;
+#endif
+
+typedef float Full __attribute__((vector_size(4 * kLanes)));
+typedef float Half __attribute__((vector_size(2 * kLanes)));
+
+template <class V>
+constexpr int lanes = sizeof(V) / sizeof(float);
+
+template <class V>
+inline V load(const float* from) {
+  V vector;
+  std::memcpy(&vector, from, sizeof(V));
+  return vector;
+}
+
+template <class V>
+inline void store(float* to, V vector) {
+  std::memcpy(to, &vector, sizeof(V));
+}
+
+using Indices = std::make_integer_sequence<int, kLanes>;
+
+// The numbers of two vectors from FIRST on by turns, as many as one vector holds.
+template <int FIRST, int... I>
+inline Full zip(Full a, Full b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, FIRST + I / 2 + I % 2 * kLanes...);
+}
+
+// Every second number of two vectors from FIRST on.
+template <int FIRST, int... I>
+inline Full unzip(Full a, Full b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, FIRST + 2 * I...);
+}
+
+// kLanes rows of a matrix -> its kLanes columns
+inline void transpose(Full (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int step = 1; step < kLanes; step *= 2) {
+    Full mixed[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; i++) {
+      mixed[2 * i] = zip<0>(rows[i], rows[i + kLanes / 2], Indices{});
+      mixed[2 * i + 1] = zip<kLanes / 2>(rows[i], rows[i + kLanes / 2], Indices{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; i++) rows[i] = mixed[i];
+  }
+}
+
+inline Full load_part(const float* from, int64_t count, float filler = 0) {
+  float buffer[kLanes];
+  for (int i = 0; i < kLanes; i++) buffer[i] = i < count ? from[i] : filler;
+  return load<Full>(buffer);
+}
+
+inline void store_part(float* to, Full vector, int64_t count) { std::memcpy(to, &vector, count * sizeof(float)); }
+
+inline float sum(Full vector) {
+  float total = 0;
+  for (int i = 0; i < kLanes; i++) total += vector[i];
+  return total;
+}
+
+inline float max(Full vector) {
+  float largest = vector[0];
+  for (int i = 1; i < kLanes; i++) largest = std::max(largest, vector[i]);
+  return largest;
+}
+
+// 2^x within 2e-7 (relative); 0 below 2^-126, infinity from 2^127.5, NaN stays. A minimax polynomial on [-1/2, 1/2].
+inline Full exp2(Full x) {
+  typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
+  const Full low = Full{} - 126.0f, high = Full{} + 128.0f;
+  const float shift = 0x1.8p23f + 127;  // adding it leaves the rounded exponent, biased, in the lowest bits
+  Full clamped = x > low ? x : low;
+  clamped = clamped < high ? clamped : high;
+  const Full shifted = clamped + shift;
+  const Full rest = x - (shifted - shift);
+  Full power = 1.53533619e-4f * rest + 1.33988744e-3f;
+  power = power * rest + 9.61843736e-3f;
+  power = power * rest + 5.55033247e-2f;
+  power = power * rest + 2.40226479e-1f;
+  power = power * rest + 6.93147203e-1f;
+  power = power * rest + 1.0f;
+  const Full scale = (Full)((Integers)shifted << 23);
+  return x < low ? Full{} : power * scale;
+}
+
+constexpr float kLog2E = 1.44269504f;
+
+// c (kRows x N vectors, rows `c_step` apart) = factor c + a b, without `factor` c + a b: a has element (row, k) at row * ROW + k * STEP; b is
+// packed, N vectors a k.
+template <class V, int N, int64_t ROW, int64_t STEP, bool ACCUMULATE>
+inline void multiply(const float* a, const float* b, int64_t depth, float* c, int64_t c_step, const float* factor) {
+  V total[kRows][N];
+#pragma GCC unroll 8
+  for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) total[row][n] = V{};
+  }
+  for (int64_t k = 0; k < depth; k++) {
+    V right[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) right[n] = load<V>(b + (k * N + n) * lanes<V>);
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; row++) {
+      const float left = a[row * ROW + k * STEP];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; n++) total[row][n] += left * right[n];
+    }
+  }
+#pragma GCC unroll 8
+  for (int row = 0; row < kRows; row++) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) {
+      float* to = c + row * c_step + n * lanes<V>;
+      store(to, ACCUMULATE ? load<V>(to) * (factor ? factor[row] : 1.0f) + total[row][n] : total[row][n]);
+    }
+  }
+}
+
+// The same for a b that is one panel of a matrix.
+template <int64_t ROW, int64_t STEP, bool ACCUMULATE>
+inline void multiply_panel(const float* a, const float* b, int64_t width, int64_t depth, float* c, int64_t c_step,
+                           const float* factor = nullptr) {
+  if (width == 3 * kLanes) {
+    multiply<Full, 3, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+  } else if (width == 2 * kLanes) {
+    multiply<Full, 2, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+  } else if (width == kLanes) {
+    multiply<Full, 1, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+  } else {
+    multiply<Half, 1, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+  }
+}
+
+inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+// The width of the panel of columns at `column` of a matrix packed in panels of 1 to `widest` vectors, or half a vector at the end.
+inline int64_t panel_width(int64_t column, int64_t columns, int64_t widest) {
+  const int64_t left = round_up(columns - column, kLanes / 2);
+  for (int64_t vectors = widest; vectors > 0; vectors--) {
+    if (left >= vectors * kLanes && left != (vectors + 1) * kLanes) return vectors * kLanes;
+  }
+  return left >= kLanes ? kLanes : kLanes / 2;
+}
+
+// The `depth` first numbers of `count` rows, `step` apart, at most kLanes of each -> vectors of the rows' first, second, ... numbers
+inline void load_columns(const float* from, int64_t step, int64_t count, int64_t depth, Full (&columns)[kLanes]) {
+  for (int64_t row = 0; row < kLanes; row++, from += step) {
+    columns[row] = row >= count ? Full{} : depth >= kLanes ? load<Full>(from) : load_part(from, depth);
+  }
+  transpose(columns);
+}
+
+// (count, depth), rows `step` apart -> a panel (depth, width) whose columns they are, width >= count
+inline void pack_panel(const float* from, int64_t step, int64_t count, int64_t depth, int64_t width, float* to) {
+  for (int64_t column = 0; column < width; column += kLanes) {
+    for (int64_t k = 0; k < depth; k += kLanes) {
+      Full columns[kLanes];
+      load_columns(from + column * step + k, step, count - column, depth - k, columns);
+      for (int64_t i = 0; i < std::min<int64_t>(kLanes, depth - k); i++) {
+        float* line = to + (k + i) * width + column;
+        if (width - column >= kLanes) {
+          store(line, columns[i]);
+        } else {
+          std::memcpy(line, &columns[i], sizeof(Half));
+        }
+      }
+    }
+  }
+}
+
+// One number of each of kLanes rows from `row` on, a multiple of kLanes, to their places in groups of kRows rows; groups are `step` apart.
+inline void store_grouped(const Full& numbers, int64_t row, int64_t step, float* to) {
+  constexpr int kPiece = std::min(kLanes, kRows);
+  for (int piece = 0; piece < kLanes; piece += kPiece) {
+    std::memcpy(to + (row + piece) / kRows * step + (row + piece) % kRows, (const float*)&numbers + piece, kPiece * sizeof(float));
+  }
+}
+
+// (count, depth), rows `step` apart -> groups of kRows rows, each (depth, kRows)
+inline void pack_groups(const float* from, int64_t step, int64_t count, int64_t depth, float* to) {
+  for (int64_t row = 0; row < count; row += kLanes) {
+    for (int64_t k = 0; k < depth; k += kLanes) {
+      Full columns[kLanes];
+      load_columns(from + row * step + k, step, count - row, depth - k, columns);
+      for (int64_t i = 0; i < std::min<int64_t>(kLanes, depth - k); i++) {
+        store_grouped(columns[i], row, depth * kRows, to + (k + i) * kRows);
+      }
+    }
+  }
+}
+
+}  // namespace kernels
