@@ -2,7 +2,7 @@
 
     python tools/benchmarks/kernels.py [--rounds 7] [--only attention]
 
-The three take turns within one process, and each row has their shortest times in milliseconds. Without PyTorch its column is empty. 
+The three take turns within one process, and each row has their shortest times in milliseconds. Without PyTorch its column is empty.
 Products and convolutions have our billions of operations a second too: the definition's, of which Winograd's algorithm needs a quarter.
 """
 
