@@ -3,9 +3,11 @@
     python tools/benchmarks/kernels.py [--rounds 7] [--only attention]
 
 The three take turns within one process, and each row has their shortest times in milliseconds. Without PyTorch its column is empty.
+Products and convolutions have our billions of operations a second too: the definition's, of which Winograd's algorithm needs a quarter.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -56,6 +58,31 @@ def cases() -> Iterator[tuple[str, list[tuple[int, ...]], Callable, Callable | N
     ):  # fmt: skip
         shapes = [(batch, heads, queries, size), (batch, heads, keys, size), (batch, heads, keys, size)]
         yield f"attention {batch}x{heads} {queries}x{keys}x{size}", shapes, _attention, _torch_attention
+    for rows, inputs, outputs in (
+        (8192, 320, 320), (8192, 320, 2560), (8192, 1280, 320), (2048, 640, 640), (2048, 640, 5120), (2048, 2560, 640),
+        (512, 1280, 1280), (512, 1280, 10240), (512, 5120, 1280), (154, 768, 320), (154, 768, 1280), (77, 768, 3072),
+    ):  # fmt: skip
+        yield f"linear {rows}x{inputs}x{outputs}", [(rows, inputs), (outputs, inputs), (outputs,)], _linear, _torch_linear
+    for batch, inputs, outputs, size, kernel, stride in (
+        (2, 320, 320, 64, 3, 1), (2, 960, 320, 64, 3, 1), (2, 640, 640, 32, 3, 1), (2, 1920, 640, 32, 3, 1), (2, 1280, 1280, 16, 3, 1),
+        (2, 2560, 1280, 16, 3, 1), (2, 1280, 1280, 8, 3, 1), (2, 2560, 1280, 8, 3, 1), (1, 512, 512, 64, 3, 1), (1, 512, 512, 128, 3, 1),
+        (1, 256, 256, 256, 3, 1), (1, 128, 128, 512, 3, 1), (2, 320, 320, 64, 3, 2), (2, 640, 640, 32, 3, 2), (2, 1280, 1280, 16, 3, 2),
+        (2, 320, 320, 64, 1, 1), (2, 960, 320, 64, 1, 1), (2, 640, 640, 32, 1, 1), (2, 1280, 1280, 16, 1, 1), (2, 2560, 1280, 8, 1, 1),
+    ):  # fmt: skip
+        shapes, padding = [(batch, inputs, size, size), (outputs, inputs, kernel, kernel), (outputs,)], kernel // 2
+        yield (
+            f"conv {kernel}x{kernel}/{stride} {batch}x{inputs}x{size}x{size} to {outputs}", shapes,
+            lambda t, x, w, b, s=stride, p=padding: t.conv2d(x, w, b, (s, s), (p, p), (1, 1), 1),
+            lambda x, w, b, s=stride, p=padding: F.conv2d(x, w, b, s, p),
+        )  # fmt: skip
+
+
+def _linear(t, x, w, b):
+    return t.linear(x, w, b)
+
+
+def _torch_linear(x, w, b):
+    return F.linear(x, w, b)
 
 
 def _attention(t, q, k, v):
@@ -71,6 +98,11 @@ def _torch_geglu(x):
     return hidden * F.gelu(gate)
 
 
+def _operations(shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> int:
+    """Multiplications and additions of a product or convolution, (input, weight, bias) -> output."""
+    return 2 * math.prod(output) * math.prod(shapes[1][1:])
+
+
 def milliseconds(function: Callable, *arguments) -> float:
     start = time.perf_counter()
     function(*arguments)
@@ -83,7 +115,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    print(f"{'':36}{'ours':>9}{'MindSpore':>11}{'PyTorch':>9}{'MindSpore/ours':>16}{'PyTorch/ours':>14}")
+    print(f"{'':36}{'ours':>9}{'MindSpore':>11}{'PyTorch':>9}{'MindSpore/ours':>16}{'PyTorch/ours':>14}{'GFLOP/s':>9}")
     for name, shapes, function, torch_function in cases():
         if options.only not in name:
             continue
@@ -92,6 +124,7 @@ def main() -> None:
         runs = {"ours": (function, table, *tensors), "mindspore": (function, cpu, *tensors)}
         if torch:
             runs["torch"] = (torch_function, *map(torch.from_numpy, arrays))
+        output = function(table, *tensors)
         best = dict.fromkeys(runs, float("inf"))
         for turn in range(options.rounds + 1):
             for key, run in runs.items():
@@ -99,7 +132,8 @@ def main() -> None:
                 if turn > 0:
                     best[key] = min(best[key], elapsed)
         ours, mindspore, pytorch = best["ours"], best["mindspore"], best.get("torch", float("nan"))
-        print(f"{name:36}{ours:9.2f}{mindspore:11.2f}{pytorch:9.2f}{mindspore / ours:16.1f}{pytorch / ours:14.2f}", flush=True)
+        rate = f"{_operations(shapes, output.shape) / ours * 1e-6:9.0f}" if name.startswith(("linear", "conv")) else ""
+        print(f"{name:36}{ours:9.2f}{mindspore:11.2f}{pytorch:9.2f}{mindspore / ours:16.1f}{pytorch / ours:14.2f}{rate}", flush=True)
 
 
 if __name__ == "__main__":

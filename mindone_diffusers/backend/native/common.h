@@ -30,6 +30,13 @@
 
 namespace kernels {
 
+inline int64_t pieces(int64_t length, int64_t largest) { return (length + largest - 1) / largest; }
+
+// The length of pieces of about the same length, none of them above `largest`.
+inline int64_t piece(int64_t length, int64_t largest) { return pieces(length, pieces(length, largest)); }
+
+inline int64_t round_up(int64_t value, int64_t unit) { return pieces(value, unit) * unit; }
+
 inline int64_t elements(const int64_t* shape, int rank) {
   int64_t product = 1;
   for (int i = 0; i < rank; i++) product *= shape[i];
@@ -276,8 +283,6 @@ inline void multiply_panel(const float* a, const float* b, int64_t width, int64_
     multiply<Half, 1, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
   }
 }
-
-inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // The width of the panel of columns at `column` of a matrix packed in panels of 1 to `widest` vectors, or half a vector at the end.
 inline int64_t panel_width(int64_t column, int64_t columns, int64_t widest) {

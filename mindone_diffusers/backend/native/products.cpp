@@ -13,11 +13,6 @@ namespace {
 
 constexpr int64_t kDepth = 320, kLeftRows = 512, kRightColumns = 1920;  // 640 KiB of the left side and a panel of the right one at a time
 
-int64_t pieces(int64_t length, int64_t largest) { return (length + largest - 1) / largest; }
-
-// The length of pieces of about the same length, none of them above `largest`.
-int64_t piece(int64_t length, int64_t largest) { return pieces(length, pieces(length, largest)); }
-
 // Right sides. pack() writes the panel of the columns from `column` on, `width` of them, of the rows from `first` on: (depth, width).
 
 // Element (k, column) is at column * depth + k: the weights of a linear layer.

@@ -163,15 +163,15 @@ struct Winograd {
 
   // Weights of kOutputs outputs from `output` on and `count` channels from `first` on -> (position, group of kRows outputs, channel, kRows)
   void transform_weights(int64_t output, int64_t first, int64_t count, float* to) const {
-    for (int64_t o = 0; o < kOutputs; o += kLanes) {
+    for (int64_t o = 0; o < std::min(kOutputs, outputs - output); o += kLanes) {
+      const int64_t rows = std::min<int64_t>(kLanes, outputs - output - o);
       for (int64_t c = 0; c < count; c += kLanes) {
-        const int64_t numbers = 9 * std::min<int64_t>(kLanes, count - c), rows = std::min<int64_t>(kLanes, outputs - output - o);
-        if (rows <= 0) continue;
-        Full taps[9 * kLanes];
+        const int64_t numbers = 9 * std::min<int64_t>(kLanes, count - c);
         const float* from = weight + ((output + o) * channels + first + c) * 9;
+        Full taps[9 * kLanes];
         for (int64_t i = 0; i < numbers; i += kLanes) {
-          for (int64_t row = 0; row < rows; row++) __builtin_prefetch(from + row * 9 * channels + 9 * kLanes + i);
           Full columns[kLanes];
+          for (int64_t row = 0; row < rows; row++) __builtin_prefetch(from + row * 9 * channels + 9 * kLanes + i);  // for the next c
           load_columns(from + i, 9 * channels, rows, numbers - i, columns);
           std::copy(columns, columns + kLanes, taps + i);
         }
@@ -188,59 +188,61 @@ struct Winograd {
     }
   }
 
-  // kOutputs outputs from `output` on of the tiles [first, end): `transformed` is the input's tiles.
-  void block(int64_t output, int64_t first, int64_t end, const float* transformed, int64_t step, float* memory) const {
-    const int64_t count = end - first, rows = std::min<int64_t>(kOutputs, outputs - output);
+  // kOutputs outputs from `output` on of the tiles [from, to) behind `first`. `transformed` is the input's tiles [first, end).
+  void block(int64_t output, int64_t first, int64_t end, int64_t from, int64_t to, const float* transformed, int64_t step,
+             float* memory) const {
+    const int64_t rows = std::min<int64_t>(kOutputs, outputs - output);
     float *const weights = memory, *const sums = memory + kWeights;
     for (int64_t channel = 0; channel < channels; channel += kChannels) {
       const int64_t depth = std::min(kChannels, channels - channel);
       transform_weights(output, channel, depth, weights);
-      for (int64_t start = 0, wide; start < count; start += wide) {
-        wide = panel_width(start, count, 3);
+      for (int64_t start = from, wide; start < to; start += wide) {
+        wide = panel_width(start, end - first, 3);
         for (int position = 0; position < kPositions; position++) {
           const float* tiles = transformed + position * step + start * channels + channel * wide;
-          float* to = sums + start * kPositions * kSums + position * wide * kSums;
           const float* group = weights + position * (kOutputs / kRows) * group_step(depth);
-          for (int64_t row = 0; row < rows; row += kRows) {
+          float* sum = sums + ((start - from) * kPositions + position * wide) * kSums;
+          for (int64_t row = 0; row < rows; row += kRows, group += group_step(depth), sum += kRows * wide) {
             if (channel == 0) {
-              multiply_panel<1, kRows, false>(group + row / kRows * group_step(depth), tiles, wide, depth, to + row * wide, wide);
+              multiply_panel<1, kRows, false>(group, tiles, wide, depth, sum, wide);
             } else {
-              multiply_panel<1, kRows, true>(group + row / kRows * group_step(depth), tiles, wide, depth, to + row * wide, wide);
+              multiply_panel<1, kRows, true>(group, tiles, wide, depth, sum, wide);
             }
           }
         }
       }
     }
-    for (int64_t start = 0, wide; start < count; start += wide) {
-      wide = panel_width(start, count, 3);
+    for (int64_t start = from, wide; start < to; start += wide) {
+      wide = panel_width(start, end - first, 3);
       for (int64_t vector = 0; vector < wide; vector += kLanes) {
         Run parts[kLanes];
-        const int number = runs(first + start + vector, end, parts);
+        const int count = runs(first + start + vector, end, parts);
         for (int64_t row = 0; row < rows; row++) {
-          const float* from = sums + start * kPositions * kSums + row * wide + vector;
+          const float* sum = sums + (start - from) * kPositions * kSums + row * wide + vector;
           Full tile[kPositions], half[SIZE * kTile], done[SIZE * SIZE];
-          for (int i = 0; i < kPositions; i++) {
-            tile[i] = wide - vector >= kLanes ? load<Full>(from + i * wide * kSums) : load_part(from + i * wide * kSums, kLanes / 2);
+          for (int i = 0; i < kPositions; i++, sum += wide * kSums) {
+            tile[i] = wide - vector >= kLanes ? load<Full>(sum) : load_part(sum, kLanes / 2);
           }
           for (int x = 0; x < kTile; x++) transform_output<SIZE>(tile + x, kTile, half + x * SIZE);
           for (int y = 0; y < SIZE; y++) transform_output<SIZE>(half + y, SIZE, done + y * SIZE);
-          write(done, parts, number, output + row);
+          write(done, parts, count, output + row);
         }
       }
     }
   }
 
-  void write(const Full* done, const Run* parts, int number, int64_t channel) const {
+  // A vector of tiles of one output to their places, with the bias.
+  void write(const Full* done, const Run* parts, int count, int64_t channel) const {
     for (int y = 0; y < SIZE; y++) {
       Full line[SIZE];
       for (int x = 0; x < SIZE; x++) line[x] = done[y * SIZE + x] + bias[channel];
       gather(line);
       alignas(64) float values[SIZE * kLanes];
       for (int i = 0; i < SIZE; i++) store(values + i * kLanes, line[i]);
-      for (int i = 0; i < number; i++) {
+      for (int i = 0; i < count; i++) {
         const int64_t row = parts[i].y * SIZE + y, x = parts[i].x * SIZE;
         if (row >= height) continue;
-        float* to = this->output + ((parts[i].image * outputs + channel) * height + row) * width + x;
+        float* to = output + ((parts[i].image * outputs + channel) * height + row) * width + x;
         std::memcpy(to, values + parts[i].lane * SIZE, std::min<int64_t>(parts[i].count * SIZE, width - x) * sizeof(float));
       }
     }
@@ -261,16 +263,20 @@ struct Winograd {
 
   int run() const {
     Pool& pool = Pool::get();
-    const int64_t limit = std::max<int64_t>(3 * kLanes, (1 << 21) / (kPositions * channels));  // tiles at a time: 8 MB of them
-    const int64_t parts = (tiles() + limit - 1) / limit, count = round_up((tiles() + parts - 1) / parts, 3 * kLanes);
-    const int64_t step = count * channels + kLanes, own = kWeights + kPositions * kSums * count;
+    constexpr int64_t kPanel = 3 * kLanes;
+    const int64_t limit = std::max<int64_t>(1, (1 << 21) / (kPositions * channels * kPanel)) * kPanel;  // tiles at a time: 8 MB of them
+    const int64_t count = round_up(piece(tiles(), limit), kPanel), step = count * channels + kLanes;
+    const int64_t blocks = pieces(outputs, kOutputs), shares = std::clamp<int64_t>(2 * pool.threads() / blocks, 1, count / kPanel);
+    const int64_t share = round_up(pieces(count, shares), kPanel), own = kWeights + kPositions * kSums * share;
     float* const transformed = scratch(kPositions * step + pool.threads() * own, 0);
     if (!transformed) return 1;
     for (int64_t first = 0; first < tiles(); first += count) {
-      const int64_t end = std::min(tiles(), first + count);
+      const int64_t end = std::min(tiles(), first + count), parts = pieces(end - first, share);
       pool.run(channels, [=](int64_t channel, int) { transform_channel(channel, first, end, transformed, step); });
-      pool.run((outputs + kOutputs - 1) / kOutputs, [=](int64_t i, int thread) {
-        block(i * kOutputs, first, end, transformed, step, transformed + kPositions * step + thread * own);
+      pool.run(blocks * parts, [=](int64_t task, int thread) {
+        const int64_t from = task % parts * share;
+        block(task / parts * kOutputs, first, end, from, std::min(end - first, from + share), transformed, step,
+              transformed + kPositions * step + thread * own);
       });
     }
     return 0;
