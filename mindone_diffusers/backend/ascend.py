@@ -7,6 +7,7 @@ audit test does so for every entry.
 import mindspore as ms
 from mindspore import mint, ops
 
+from .ascend_operators import HEAD_SIZE_MULTIPLE
 from .common import additive_mask, attention_chunked, attention_math
 
 F = mint.nn.functional
@@ -168,7 +169,7 @@ def attention(query, key, value, attn_mask, is_causal, scale, kernel="flash"):
     if kernel == "chunked":
         return attention_chunked(query, key, value, attn_mask, is_causal, scale)
     heads, head_size = query.shape[1], query.shape[3]
-    padding = -head_size % 16
+    padding = -head_size % HEAD_SIZE_MULTIPLE
     if padding:
         query = F.pad(query, (0, padding))
         key = F.pad(key, (0, padding))

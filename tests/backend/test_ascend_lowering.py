@@ -20,7 +20,8 @@ import pytest
 import mindone_diffusers  # noqa: F401  (CPU tuning)
 from mindone_diffusers import nn
 from mindone_diffusers.backend import ascend, cpu
-from mindone_diffusers.backend.lowering import SOURCES, Node, TensorType, lower, problems
+from mindone_diffusers.backend.ascend_operators import SOURCES
+from mindone_diffusers.backend.lowering import Node, TensorType, lower, problems
 from mindone_diffusers.backend.table import use_table
 from tests.functional_cases import CASES, Case, T, case, prepare
 
@@ -55,7 +56,7 @@ def lower_cases(cases: list[Case], dtype: str) -> list[Node]:
     arrays, calls = zip(*map(prepare, cases))
     convert = {np.dtype("float32"): getattr(ms, dtype)}
     inputs = [ms.Tensor(array, convert.get(array.dtype)) for group in arrays for array in group]
-    return lower(Calls(list(calls), [len(group) for group in arrays]), *inputs)
+    return lower(Calls(list(calls), [len(group) for group in arrays]), *inputs).nodes
 
 
 def cases_of(function: str) -> list[Case]:
@@ -72,7 +73,7 @@ def main(path: str) -> None:
     with use_table("ascend"):
         results = {(function, dtype): lower_cases(cases_of(function), dtype) for function in FUNCTIONS for dtype in DTYPES}
         results |= {(ATTENTION, backend): lower_cases(inference_cases(backend), "float16") for backend in INFERENCE}
-    Path(path).write_bytes(pickle.dumps({key: [(node.operator, node.inputs) for node in nodes] for key, nodes in results.items()}))
+    Path(path).write_bytes(pickle.dumps({key: [tuple(node) for node in nodes] for key, nodes in results.items()}))
 
 
 if __name__ == "__main__":
