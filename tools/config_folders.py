@@ -1,6 +1,8 @@
-"""Folders of pipelines without weights, which are all that an audit reads:
+"""Write folders of pipelines without weights, which are all that an audit reads.
 
-    python tools/config_folders.py FOLDER    # FOLDER/sd15 and FOLDER/sdxl, of the published models' sizes
+    python -m tools.config_folders FOLDER
+
+writes FOLDER/sd15 and FOLDER/sdxl, of the published models' sizes.
 """
 
 import json
@@ -8,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tools.benchmarks.common import SD15_UNET, SD15_VAE
 
 Component = tuple[str, str, Mapping[str, Any] | None]
 """Library, class and config; no config for a component without a folder."""
@@ -18,17 +22,13 @@ _OPEN_CLIP = {
     "num_hidden_layers": 32, "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20, "projection_dim": 1280,
     "hidden_act": "gelu",
 }  # fmt: skip
-_VAE = {
-    "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}  # fmt: skip
 _NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 SD15: dict[str, Component] = {
     "text_encoder": (_TRANSFORMERS, "CLIPTextModel", _CLIP),
     "tokenizer": (_TRANSFORMERS, "CLIPTokenizer", None),
-    "unet": (_DIFFUSERS, "UNet2DConditionModel", {"sample_size": 64, "cross_attention_dim": 768}),
-    "vae": (_DIFFUSERS, "AutoencoderKL", _VAE | {"sample_size": 512}),
+    "unet": (_DIFFUSERS, "UNet2DConditionModel", SD15_UNET),
+    "vae": (_DIFFUSERS, "AutoencoderKL", SD15_VAE),
     "scheduler": (_DIFFUSERS, "DDIMScheduler", _NOISE | {"clip_sample": False, "set_alpha_to_one": False}),
 }
 SDXL: dict[str, Component] = {
@@ -45,7 +45,7 @@ SDXL: dict[str, Component] = {
             "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
         },
     ),
-    "vae": (_DIFFUSERS, "AutoencoderKL", _VAE | {"sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}),
+    "vae": (_DIFFUSERS, "AutoencoderKL", SD15_VAE | {"sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}),
     "scheduler": (_DIFFUSERS, "EulerDiscreteScheduler", _NOISE),
 }  # fmt: skip
 FULL_SIZE = {"sd15": ("StableDiffusionPipeline", SD15), "sdxl": ("StableDiffusionXLPipeline", SDXL)}

@@ -1,6 +1,6 @@
 """A cost model of graphs on an Ascend NPU: a model, not a measurement.
 
-A kernel takes its launch, and then the longer of its arithmetic and its memory traffic (the roofline model, doi:10.1145/1498765.1498785).
+A kernel takes an overhead, and then the longer of its arithmetic and its memory traffic (the roofline model, doi:10.1145/1498765.1498785).
 Products, convolutions and attention are counted by formula, everything else by the bytes it reads and writes. Two numbers were fitted, to
 two published times; docs/ascend.md says how well that works.
 """
@@ -27,7 +27,7 @@ class Device(NamedTuple):
         half, single: operations a second of the matrix unit, by the dtype of its inputs.
         bandwidth: bytes a second of its memory.
         efficiency: the part of both that kernels reach.
-        launch: seconds from one kernel to the next.
+        overhead: seconds that a kernel takes besides.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Device(NamedTuple):
     single: float
     bandwidth: float
     efficiency: float
-    launch: float
+    overhead: float
 
 
 ASCEND_910B = Device(
@@ -43,8 +43,8 @@ ASCEND_910B = Device(
     half=313e12,  # published: 313 (910B3) to 376 (910B1) TFLOPS in float16
     single=75e12,  # published: 75 to 94 TFLOPS in float32 with HF32
     bandwidth=1.6e12,  # published: 1.6 TB/s, of 64 GB
-    efficiency=0.5,
-    launch=20e-6,
+    efficiency=0.80,  # fitted, as is the overhead: python -m tools.benchmarks.ascend_cost
+    overhead=83e-6,
 )
 
 
@@ -71,7 +71,7 @@ def node_cost(node: Node, device: Device = ASCEND_910B) -> Cost:
     moved = sum(math.prod(tensor.shape) * _BYTES[tensor.dtype] for tensor in tensors((_read(node), node.output)))
     half = all(tensor.dtype in ("float16", "bfloat16") for tensor in tensors(node.inputs[:1]))
     arithmetic = flops / (device.half if half else device.single)
-    return Cost(flops, moved, device.launch + max(arithmetic, moved / device.bandwidth) / device.efficiency, 1)
+    return Cost(flops, moved, device.overhead + max(arithmetic, moved / device.bandwidth) / device.efficiency, 1)
 
 
 def graph_cost(nodes: Iterable[Node], device: Device = ASCEND_910B) -> dict[str, Cost]:

@@ -37,8 +37,8 @@ from .pipeline_utils import DiffusionPipeline
 ATTENTIONS = ("Attention", "AttentionPooling", "CLIPAttention", "DPTSelfAttention", "SelfAttention")
 """The layers that attend once, by name."""
 
-_PART = {"_encode": "encoder.", "_decode": "decoder.", "_denoise": "decoder_unet."}
-"""The part of an autoencoder that a core runs."""
+_PARTS = {"construct": "", "_encode": "encoder.", "_decode": "decoder.", "_denoise": "decoder_unet."}
+"""The part of a model that each of its cores with attention runs."""
 
 _ENLARGED = {"StableDiffusionUpscalePipeline": 4, "StableDiffusionLatentUpscalePipeline": 2}
 """How many times larger than the image it is given a pipeline's picture is."""
@@ -123,7 +123,7 @@ def audit(
         ConfigError: a tokenizer or processor that cannot be made up.
     """
     folder = hub.resolve_snapshot(path, allow_patterns=["*.json", "*.txt", "*.model"])
-    auditor = _Auditor(dtype_name(dtype), {} if graphs is None else graphs)
+    auditor = Auditor(dtype_name(dtype), graphs)
     with auditor.listening():
         if (folder / hub.MODEL_INDEX_NAME).exists():
             pipe = _pipeline(folder, auditor.dtype)
@@ -136,28 +136,37 @@ def audit(
                 call(**arguments)
         else:
             raise CheckpointError(f"{folder} has neither {hub.MODEL_INDEX_NAME} nor {hub.CONFIG_NAME}: it is no pipeline and no model")
-    return list(auditor.cores.values())
+    return auditor.cores
 
 
-class _Auditor:
+class Auditor:
     """Runs models' cores by lowering them.
 
     A pipeline computes a little on the host between its models, for which the CPU has no bfloat16 kernels: there, float16 stands for
     bfloat16, and the models' cores get the real thing.
+
+    Args:
+        dtype: of the models.
+        graphs: see `audit`.
     """
 
-    def __init__(self, dtype: str, graphs: Graphs):
-        self.dtype, self.graphs = dtype, graphs
-        self.cores: dict[tuple, Core] = {}
-        self.names: dict[int, str] = {}
-        self.lowering = False
+    def __init__(self, dtype: str, graphs: Graphs | None = None):
+        self.dtype, self.graphs = dtype, {} if graphs is None else graphs
+        self._cores: dict[tuple, Core] = {}
+        self._names: dict[int, str] = {}
+        self._lowering = False
+
+    @property
+    def cores(self) -> list[Core]:
+        """What was run so far, in the order of the first calls."""
+        return list(self._cores.values())
 
     def name(self, components: Mapping[str, Any]) -> None:
         """Note the names of the models among these components, and of those in them."""
         for name, component in components.items():
             if isinstance(component, ModelMixin):
                 for path, cell in component.cells_and_names():
-                    self.names.setdefault(id(cell), f"{name}.{path}".rstrip("."))
+                    self._names.setdefault(id(cell), f"{name}.{path}".rstrip("."))
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -166,41 +175,42 @@ class _Auditor:
 
         def shown(model: ModelMixin) -> Any:
             dtype = own(model)
-            return ms.float16 if dtype == ms.bfloat16 and not self.lowering else dtype
+            return ms.float16 if dtype == ms.bfloat16 and not self._lowering else dtype
 
         def run(model: ModelMixin, core: str, *args: Any) -> Any:
-            return self.run(model, core, args)
+            return self._call(model, core, args)
 
         with mock.patch.multiple(ModelMixin, _run=run, dtype=property(shown)):
             yield
 
-    def run(self, model: ModelMixin, core: str, args: tuple) -> Any:
+    def _call(self, model: ModelMixin, core: str, args: tuple) -> Any:
         dtype = dtype_name(model.dtype)
         if self.dtype == "bfloat16" and dtype == "float16":
             dtype, args = self.dtype, tuple(map(_in_bfloat16, args))
         key = (id(model), core, dtype, model._variant, describe_arguments(args))
-        if key not in self.cores:
+        if key not in self._cores:
             kind, shapes = type(model).__name__, tuple(tensor.shape for tensor in _tensors(args))
-            name, layers = self.names.get(id(model), kind), _attention_layers(model, core)
-            self.cores[key] = Core(name, kind, core, dtype, shapes, layers, self._lowered(model, core, args))
-        self.cores[key].calls += 1
-        return _zeros(self.cores[key].graph.output)
+            name, layers = self._names.get(id(model), kind), _attention_layers(model, core)
+            self._cores[key] = Core(name, kind, core, dtype, shapes, layers, self._lowered(model, core, args))
+        self._cores[key].calls += 1
+        return _zeros(self._cores[key].graph.output)
 
     def _lowered(self, model: ModelMixin, core: str, args: tuple) -> lowering.Graph:
-        self.lowering = True
+        self._lowering = True
         try:
             key = digest((core, describe_arguments(args), *describe(model, named=False)))
             if key not in self.graphs:
                 with use_table("ascend"):
                     self.graphs[key] = lowering.lower(model, *args, core=core)
         finally:
-            self.lowering = False
+            self._lowering = False
         return self.graphs[key]
 
 
 def _attention_layers(model: ModelMixin, core: str) -> int:
-    part = _PART.get(core, "")
-    return sum(type(cell).__name__ in ATTENTIONS for path, cell in model.cells_and_names() if path.startswith(part))
+    if core not in _PARTS:
+        return 0
+    return sum(type(cell).__name__ in ATTENTIONS for path, cell in model.cells_and_names() if path.startswith(_PARTS[core]))
 
 
 def _in_bfloat16(value: Any) -> Any:
@@ -275,8 +285,8 @@ def _stand_in(kind: type, name: str, models: Mapping[str, Any]) -> Any:
         specials = {"<|startoftext|>": 0, "<|endoftext|>": 1}
         return kind(vocab=specials, merges=[], model_max_length=encoder.config.max_position_embeddings)
     if name == "feature_extractor":
-        sides = [models[each].config.get("image_size", 224) for each in ("image_encoder", "depth_estimator") if each in models]
-        side = sides[0] if sides else 224
+        configs = [models[each].config for each in ("image_encoder", "depth_estimator", "safety_checker") if each in models]
+        side = next((config.get("vision_config", config)["image_size"] for config in configs), 224)
         size = {"height": side, "width": side}
         return kind(size=size, crop_size=size) if "CLIP" in kind.__name__ else kind(size=size)
     raise ConfigError(f"there is no folder {name}, and a {kind.__name__} cannot be made up")
@@ -319,6 +329,7 @@ def _taken(call: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
 def _model_calls(model: ModelMixin, height: int | None, width: int | None, batch: int) -> Iterator[tuple[Callable, dict[str, Any]]]:
     """A model's calls with inputs that fit its config; of latents, one for 8x8 pixels."""
     config = model.config
+    parameters = inspect.signature(model.__call__).parameters
 
     def zeros(*shape: int) -> Tensor:
         return Tensor(np.zeros((batch, *shape)), model.dtype)
@@ -332,17 +343,17 @@ def _model_calls(model: ModelMixin, height: int | None, width: int | None, batch
     side = config.get("sample_size") or config.get("image_size") or 64
     sides = side if isinstance(side, (list, tuple)) else (side, side)
     latent = (height // 8 if height else sides[0], width // 8 if width else sides[1])
-    context = config.get("cross_attention_dim")
-    given = {
-        "sample": (config.get("in_channels"), *latent), "encoder_hidden_states": (77, context[0] if isinstance(context, (list, tuple)) else context),
-        "controlnet_cond": (3, 8 * latent[0], 8 * latent[1]), "x": (config.get("in_channels"), height or 512, width or 512),
-        "pixel_values": (config.get("num_channels", 3), *sides), "hidden_states": (config.get("embedding_dim"),),
-        "proj_embedding": (config.get("embedding_dim"),),
+    context = config.get("cross_attention_dim") or config.get("embedding_dim")
+    shapes = {
+        "sample": (config.get("in_channels"), *latent), "controlnet_cond": (3, 8 * latent[0], 8 * latent[1]),
+        "encoder_hidden_states": (77, context[0] if isinstance(context, (list, tuple)) else context),
+        "x": (config.get("in_channels"), height or 512, width or 512), "pixel_values": (config.get("num_channels", 3), *sides),
+        "hidden_states": (config.get("embedding_dim"),), "proj_embedding": (config.get("embedding_dim"),),
     }  # fmt: skip
-    arguments = {name: zeros(*shape) for name, shape in _taken(model.__call__, given).items()}
-    numbers = {"timestep": 1, "conditioning_scale": 1.0, "input_ids": np.zeros((batch, config.get("max_position_embeddings", 77)), np.int64)}
+    tokens = np.zeros((batch, config.get("max_position_embeddings", 77)), np.int64)
+    given = {"timestep": 1, "conditioning_scale": 1.0, "input_ids": tokens}
+    given |= {name: zeros(*shapes[name]) for name in parameters if name in shapes}
     if config.get("addition_embed_type") == "text_time":
-        times = 6 * config.addition_time_embed_dim
-        texts = config.projection_class_embeddings_input_dim - times
-        numbers["added_cond_kwargs"] = {"text_embeds": zeros(texts), "time_ids": zeros(6)}
-    yield model, arguments | _taken(model.__call__, numbers)
+        texts = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        given["added_cond_kwargs"] = {"text_embeds": zeros(texts), "time_ids": zeros(6)}
+    yield model, {name: given[name] for name in parameters if name in given}
