@@ -124,7 +124,7 @@ def avg_pool2d(input, kernel_size, stride, padding, ceil_mode):
 
 
 def max_pool2d(input, kernel_size, stride, padding):
-    return F.max_pool2d(input, kernel_size, stride, padding)
+    return F.max_pool2d(input.astype(ms.float32), kernel_size, stride, padding).astype(input.dtype)  # documented for float32 only
 
 
 def cat(tensors, dim):

@@ -88,7 +88,7 @@ DTYPES = {
     "EluExt": FLOATS,
     "Embedding": (*FLOATS, "int32", "int64"),
     "GeluExt": FLOATS,
-    "MaxPoolWithMask": ("float16", "float32"),
+    "MaxPoolWithMask": ("float32",),
     "MishExt": ("float16", "float32"),
     "RepeatInterleaveInt": ("float16", "float32", *INTEGERS),
     "RmsNorm": FLOATS,

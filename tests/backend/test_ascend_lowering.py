@@ -21,7 +21,7 @@ import mindone_diffusers  # noqa: F401  (CPU tuning)
 from mindone_diffusers import nn
 from mindone_diffusers.backend import ascend, cpu
 from mindone_diffusers.backend.ascend_operators import SOURCES
-from mindone_diffusers.backend.lowering import Node, TensorType, lower, problems
+from mindone_diffusers.backend.lowering import Node, TensorType, lower, problems, remarks
 from mindone_diffusers.backend.table import use_table
 from tests.functional_cases import CASES, Case, T, case, prepare
 
@@ -140,6 +140,10 @@ def flash(query=(2, 4, 10, 16), key=(2, 4, 7, 16), value=None, dtype="float16", 
     return [Node("FlashAttentionScore", (*tensors, bias, None, None, discard, None, None, None, heads))]
 
 
+def one(operator: str, given: str, made: str | None = None) -> list[Node]:
+    return [Node(operator, (TensorType((2,), given),), (TensorType((2,), made or given), None))]
+
+
 @pytest.mark.parametrize(
     "nodes, count",
     [
@@ -158,7 +162,20 @@ def flash(query=(2, 4, 10, 16), key=(2, 4, 7, 16), value=None, dtype="float16", 
         (flash(bias=TensorType((2, 4, 10, 7), "float32")), 1),
         (flash(bias=TensorType((2, 1, 10, 7), "float16")), 1),
         ([Node("UnknownOperator", ())], 1),
+        (one("SiLU", "bfloat16"), 0),
+        (one("MishExt", "bfloat16"), 1),
+        (one("Add", "float64"), 2),
+        (one("Cast", "float32", "float64"), 1),
+        (one("MaxPoolWithMask", "float16"), 1),
+        (one("Embedding", "int32"), 0),
+        (one("Embedding", "int8"), 1),
+        ([Node("Dense", (TensorType((2, 4), "float32"), TensorType((3, 4), "float16"), None), TensorType((2, 3), "float16"))], 1),
     ],
 )
 def test_problems(nodes, count):
     assert len(problems(nodes)) == count
+
+
+def test_remarks():
+    assert remarks([*one("SiLU", "float16"), *one("Add", "bfloat16")]) == []
+    assert remarks([*one("SiLU", "bfloat16")] * 2) == ["SiLU in bfloat16: MindSpore's documentation leaves it out"]

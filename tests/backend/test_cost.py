@@ -50,6 +50,6 @@ def test_views_and_the_front_end_cost_nothing():
 def test_sums():
     add, dense = NODES["Add"][0], NODES["Dense"][0]
     costs = graph_cost([add, dense, add], DEVICE)
-    assert list(costs) == ["Dense", "Add"], "the dearest first"
+    assert list(costs) == ["Add", "Dense"], "the dearest first, of both"
     assert costs["Add"] == node_cost(add, DEVICE) * 2
     assert total(costs.values()).kernels == 3
