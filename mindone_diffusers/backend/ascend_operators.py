@@ -112,6 +112,7 @@ class FusedAttention(NamedTuple):
     Attributes:
         operator: its name in a graph.
         bias, discard, heads: where the bias, the mask and the number of heads are among its inputs.
+        tokens_first: whether it is called with tensors (batch, tokens, heads, size), or (batch, heads, tokens, size).
         mask_by_head: whether each head may have a mask of its own.
         max_group: how many heads of the query may share one of the key; None for any number.
     """
@@ -120,6 +121,7 @@ class FusedAttention(NamedTuple):
     bias: int
     discard: int
     heads: int
+    tokens_first: bool = False
     mask_by_head: bool = False
     max_group: int | None = 64
 
@@ -142,7 +144,7 @@ HEAD_SIZE_MULTIPLE, MAX_HEAD_SIZE, MAX_HEADS = 16, 512, 256
 
 # By the name of the kernel that `attention.choose` chooses.
 FUSED_ATTENTION = {
-    "flash": FusedAttention("FlashAttentionScore", bias=3, discard=6, heads=10, mask_by_head=True, max_group=None),
+    "flash": FusedAttention("FlashAttentionScore", bias=3, discard=6, heads=10, tokens_first=True, mask_by_head=True, max_group=None),
     "prompt_flash": FusedAttention("PromptFlashAttention", bias=6, discard=3, heads=12),
     "fused_infer": FusedAttention("FusedInferAttentionScore", bias=3, discard=4, heads=24),
 }

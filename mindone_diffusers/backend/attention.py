@@ -102,14 +102,17 @@ def checked_name(backend: str | AttentionBackendName) -> str:
 
 
 @ops.constexpr(reuse_result=False, check=False)  # the active backend may be another the next time
-def choose(backend: str | None, dtype, query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> str:
-    """The kernel for inputs of this dtype and these shapes (batch, heads, tokens, size): the one that a backend's name stands for, else the
-    device's fused kernel if it takes them, else "math", or "chunked" if that would need much memory.
+def choose(backend: str | None, dtype, query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], layout: str = "BNSD") -> str:
+    """The kernel for inputs of this dtype and these shapes (batch, heads, tokens, size), or with the layout "BSND" the tokens before the
+    heads: the one that a backend's name stands for, else the device's fused kernel if it takes them, else "math", or "chunked" if that
+    would need much memory.
 
     Raises:
         ConfigError, UnsupportedError: see `checked_name`.
         ValueError: the named kernel does not take them.
     """
+    if layout == "BSND":
+        query, key, value = ((batch, heads, tokens, size) for batch, tokens, heads, size in (query, key, value))
     name = checked_name(backend or active_backend())
     kernel = KERNELS[table.name][name]
     if kernel != "best":
@@ -129,5 +132,5 @@ def refusal(kernel: str, dtype, query: tuple[int, ...], key: tuple[int, ...], va
     if kernel in FUSED_ATTENTION:
         return FUSED_ATTENTION[kernel].refusal(dtype_name(dtype), query, key, value)
     if kernel == "native" and dtype not in (ms.float32, ms.float16, ms.bfloat16):
-        return f"float32, float16 and bfloat16, not {dtype}"
+        return f"float32, float16 and bfloat16, not {dtype_name(dtype)}"
     return None

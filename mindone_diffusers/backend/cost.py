@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .lowering import FRONT_END, FUSED_OPERATORS, Node, tensors
+from .lowering import FRONT_END, FUSED_OPERATORS, Node, attention_inputs, tensors
 
 LABEL = "model, not measurement"
 
@@ -91,8 +91,8 @@ def total(costs: Iterable[Cost]) -> Cost:
 def _flops(node: Node) -> float:
     """Multiplications and additions of a product, a convolution or an attention; 0 for everything else, which memory bounds."""
     if node.operator in FUSED_OPERATORS:
-        (batch, heads, queries, size), keys = node.inputs[0].shape, next(tensors(node.inputs[1])).shape[2]
-        return 4 * batch * heads * queries * keys * size
+        query, key, _ = attention_inputs(node)
+        return 4 * math.prod(query.shape) * key.shape[2]
     if node.operator == "BatchMatMul":
         return 2 * math.prod(node.output.shape) * _contracted(node)
     if node.operator in ("Dense", "Conv2DExt", "Conv3DExt"):

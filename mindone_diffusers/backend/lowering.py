@@ -117,6 +117,14 @@ def tensors(value: Any) -> Iterator[TensorType]:
             yield from tensors(item)
 
 
+def attention_inputs(node: Node) -> list[TensorType]:
+    """Query, key and value of an attention in one operator, as (batch, heads, tokens, size)."""
+    inputs = [next(tensors(value)) for value in node.inputs[:3]]  # key and value may be lists of one
+    if not _FUSED[node.operator].tokens_first:
+        return inputs
+    return [tensor._replace(shape=tuple(tensor.shape[axis] for axis in (0, 2, 1, 3))) for tensor in inputs]
+
+
 def problems(nodes: Iterable[Node]) -> list[str]:
     """What Ascend's kernels would refuse: operators that are not documented for it, and inputs outside the documented limits."""
     found = []
@@ -149,10 +157,8 @@ def _operator(node: Node) -> Iterator[str]:
 
 
 def _fused_attention(node: Node, limits: FusedAttention) -> Iterator[str]:
-    """The limits in the documentation of `mindspore.ops.flash_attention_score` and its like, for the layout BNSD."""
-    query, key, value = node.inputs[:3]
-    if not isinstance(key, TensorType):  # a list of one
-        key, value = key[0], value[0]
+    """The limits in the documentation of `mindspore.ops.flash_attention_score` and its like."""
+    query, key, value = attention_inputs(node)
     bias, discard, heads = node.inputs[limits.bias], node.inputs[limits.discard], node.inputs[limits.heads]
     batch, _, queries, size = query.shape
     keys = key.shape[2]

@@ -11,6 +11,7 @@ it has there, and no weights are needed.
 import contextlib
 import dataclasses
 import inspect
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -273,7 +274,7 @@ def _model(kind: type[ModelMixin], folder: Path, dtype: str) -> ModelMixin:
 
 def _model_class(folder: Path) -> type[ModelMixin]:
     """The class of a model's folder: what its config names, in PyTorch diffusers' way or in transformers'."""
-    config = ModelMixin.load_config(folder)
+    config = json.loads((folder / hub.CONFIG_NAME).read_text())
     name = config.get("_class_name") or (config.get("architectures") or [None])[0]
     return component_class("diffusers" if "_class_name" in config else "transformers", name)
 

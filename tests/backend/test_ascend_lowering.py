@@ -136,7 +136,7 @@ def test_both_tables_have_the_same_entries():
 
 
 def flash(query=(2, 4, 10, 16), key=(2, 4, 7, 16), value=None, dtype="float16", bias=None, discard=None, heads=4) -> list[Node]:
-    tensors = [TensorType(shape, dtype) for shape in (query, key, value or key)]
+    tensors = [TensorType(tuple(shape[axis] for axis in (0, 2, 1, 3)), dtype) for shape in (query, key, value or key)]
     return [Node("FlashAttentionScore", (*tensors, bias, None, None, discard, None, None, None, heads))]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mindone_diffusers.backend.cost import VIEWS
@@ -22,7 +23,7 @@ from tools.config_folders import FULL_SIZE, write_configs
 
 TORCH_VIEWS = (
     "view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "split", "detach", "alias",
-    "as_strided", "unbind", "lift_fresh",
+    "as_strided", "unbind", "lift_fresh", "empty_like",
 )  # fmt: skip
 
 
@@ -40,6 +41,20 @@ class Count(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
+class FusedAttention(TorchFunctionMode):
+    """Counts attention as one operator, as it is on a GPU; without data PyTorch would take it apart."""
+
+    def __init__(self, operators: collections.Counter):
+        super().__init__()
+        self.operators = operators
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is not torch.nn.functional.scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        self.operators["attention"] += 1
+        return torch.empty_like(args[0] if args else kwargs["query"])
+
+
 def theirs(kind: str, config: dict, core: str, inputs: list[tuple[int, ...]]) -> collections.Counter:
     """What PyTorch's model dispatches for inputs of these shapes."""
     with torch.device("meta"):
@@ -53,7 +68,7 @@ def theirs(kind: str, config: dict, core: str, inputs: list[tuple[int, ...]]) ->
             arguments = dict(zip(names, tensors))
             if len(tensors) > len(names):
                 arguments["added_cond_kwargs"] = dict(zip(("text_embeds", "time_ids"), tensors[len(names) :]))
-        with torch.no_grad(), Count() as count:
+        with torch.no_grad(), Count() as count, FusedAttention(count.operators):
             (model.decode if core == "_decode" else model)(**arguments)
     return count.operators
 
@@ -70,8 +85,7 @@ def main() -> None:
                 copies = counted["clone"] + counted["_to_copy"]
                 print(
                     f"{name}, {core.name}: ours {ours} ({core.operators.get('Transpose', 0)} transposes), PyTorch {sum(counted.values())} "
-                    f"({copies} copies), attentions {core.fused_attentions} and "
-                    f"{sum(count for operator, count in counted.items() if 'attention' in operator)}"
+                    f"({copies} copies), attentions {core.fused_attentions} and {counted['attention']}"
                 )
                 sys.stdout.flush()
 
