@@ -7,7 +7,8 @@ audit test does so for every entry.
 import mindspore as ms
 from mindspore import mint, ops
 
-from .common import additive_mask, attention_chunked, attention_math
+from .ascend_operators import HEAD_SIZE_MULTIPLE
+from .common import additive_mask, attention_chunked, attention_math, swap_heads_and_tokens
 
 F = mint.nn.functional
 
@@ -123,7 +124,7 @@ def avg_pool2d(input, kernel_size, stride, padding, ceil_mode):
 
 
 def max_pool2d(input, kernel_size, stride, padding):
-    return F.max_pool2d(input, kernel_size, stride, padding)
+    return F.max_pool2d(input.astype(ms.float32), kernel_size, stride, padding).astype(input.dtype)  # documented for float32 only
 
 
 def cat(tensors, dim):
@@ -161,24 +162,30 @@ def bmm(input, other, transpose_b):
 def attention(query, key, value, attn_mask, is_causal, scale, kernel="flash"):
     """One of the fused kernels "flash", "prompt_flash" (inference) and "fused_infer" (inference); or two products, "math" and "chunked".
 
-    The fused ones take float16 and bfloat16, and want a head size that is a multiple of 16.
+    The fused ones take float16 and bfloat16, and want a head size that is a multiple of 16. Only "flash" takes the tokens before the heads.
     """
+    if kernel != "flash":
+        query, key, value = swap_heads_and_tokens(query, key, value)
     if kernel == "math":
-        return attention_math(query, key, value, attn_mask, is_causal, scale)
+        return attention_math(query, key, value, attn_mask, is_causal, scale).swapaxes(1, 2)
     if kernel == "chunked":
-        return attention_chunked(query, key, value, attn_mask, is_causal, scale)
-    heads, head_size = query.shape[1], query.shape[3]
-    padding = -head_size % 16
+        return attention_chunked(query, key, value, attn_mask, is_causal, scale).swapaxes(1, 2)
+    head_size = query.shape[3]
+    padding = -head_size % HEAD_SIZE_MULTIPLE
     if padding:
         query = F.pad(query, (0, padding))
         key = F.pad(key, (0, padding))
         value = F.pad(value, (0, padding))
-    discard, bias = _discard_and_bias(query, key, attn_mask, is_causal, kernel == "flash")
     if kernel == "flash":
+        batch, queries, heads, _ = query.shape
+        discard, bias = _discard_and_bias((batch, heads, queries, key.shape[1]), query.dtype, attn_mask, is_causal, True)
         output = ops.flash_attention_score(
-            query, key, value, heads, real_shift=bias, attn_mask=discard, scalar_value=scale, input_layout="BNSD"
+            query, key, value, heads, real_shift=bias, attn_mask=discard, scalar_value=scale, input_layout=ATTENTION_LAYOUT
         )  # fmt: skip
-    elif kernel == "prompt_flash":
+        return output[..., :head_size] if padding else output
+    batch, heads, queries, _ = query.shape
+    discard, bias = _discard_and_bias((batch, heads, queries, key.shape[2]), query.dtype, attn_mask, is_causal, False)
+    if kernel == "prompt_flash":
         # By default it would hide the keys after the query's position, and round more.
         output = ops.prompt_flash_attention(
             query, key, value, attn_mask=discard, pse_shift=bias, num_heads=heads, scale_value=scale, next_tokens=2147483647,
@@ -190,28 +197,29 @@ def attention(query, key, value, attn_mask, is_causal, scale, kernel="flash"):
             query, key, value, pse_shift=bias, atten_mask=discard, num_heads=heads, scale=scale, input_layout="BNSD",
             num_key_value_heads=key.shape[1], inner_precise=precise,
         )[0]  # fmt: skip
-    return output[..., :head_size] if padding else output
+    return (output[..., :head_size] if padding else output).swapaxes(1, 2)
 
 
-def _discard_and_bias(query, key, attn_mask, is_causal, by_head):
-    """A mask as the fused kernels want it, with all queries and keys.
+def _discard_and_bias(shape, dtype, attn_mask, is_causal, by_head):
+    """A mask as the fused kernels want it, with all queries and keys, for scores of this shape and dtype.
 
     What is discarded (1, not kept) is (batch, 1 or heads, queries, keys) or (queries, keys), but of one head only unless `by_head`. What is
     added to the scores, in their dtype, is (batch, heads, queries, keys).
     """
-    batch, heads, queries, _ = query.shape
-    discard, bias, keys = None, None, key.shape[2]
+    batch, _, queries, keys = shape
+    discard, bias = None, None
     if attn_mask is not None:
         if attn_mask.dtype == ms.bool_ and (by_head or attn_mask.shape[1] == 1):
             discard = mint.logical_not(attn_mask).broadcast_to((batch, attn_mask.shape[1], queries, keys))
         else:
-            bias = additive_mask(attn_mask, query.dtype).broadcast_to((batch, heads, queries, keys))
+            bias = additive_mask(attn_mask, dtype).broadcast_to(shape)
     if is_causal:
         future = mint.triu(mint.ones((queries, keys), dtype=ms.uint8), 1).astype(ms.bool_)
         discard = future if discard is None else mint.logical_or(discard, future)
     return discard, bias
 
 
+ATTENTION_LAYOUT = "BSND"
 TABLE = (
     linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, geglu, relu,
     leaky_relu, elu, mish, softplus, sigmoid, tanh, softmax, dropout, embedding, pad, interpolate_nearest,

@@ -14,8 +14,10 @@ from enum import Enum
 import mindspore as ms
 from mindspore import ops
 
+from ..core.dtypes import dtype_name
 from ..core.errors import ConfigError, UnsupportedError
 from . import native
+from .ascend_operators import FUSED_ATTENTION
 from .common import ATTENTION_SCORE_BYTES
 from .table import table
 
@@ -100,14 +102,17 @@ def checked_name(backend: str | AttentionBackendName) -> str:
 
 
 @ops.constexpr(reuse_result=False, check=False)  # the active backend may be another the next time
-def choose(backend: str | None, dtype, query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> str:
-    """The kernel for inputs of this dtype and these shapes (batch, heads, tokens, size): the one that a backend's name stands for, else the
-    device's fused kernel if it takes them, else "math", or "chunked" if that would need much memory.
+def choose(backend: str | None, dtype, query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], layout: str = "BNSD") -> str:
+    """The kernel for inputs of this dtype and these shapes (batch, heads, tokens, size), or with the layout "BSND" the tokens before the
+    heads: the one that a backend's name stands for, else the device's fused kernel if it takes them, else "math", or "chunked" if that
+    would need much memory.
 
     Raises:
         ConfigError, UnsupportedError: see `checked_name`.
         ValueError: the named kernel does not take them.
     """
+    if layout == "BSND":
+        query, key, value = ((batch, heads, tokens, size) for batch, tokens, heads, size in (query, key, value))
     name = checked_name(backend or active_backend())
     kernel = KERNELS[table.name][name]
     if kernel != "best":
@@ -124,17 +129,8 @@ def choose(backend: str | None, dtype, query: tuple[int, ...], key: tuple[int, .
 
 def refusal(kernel: str, dtype, query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> str | None:
     """What the kernel takes and these inputs are not; None if they are."""
-    heads, size = query[1], query[3]
+    if kernel in FUSED_ATTENTION:
+        return FUSED_ATTENTION[kernel].refusal(dtype_name(dtype), query, key, value)
     if kernel == "native" and dtype not in (ms.float32, ms.float16, ms.bfloat16):
-        return f"float32, float16 and bfloat16, not {dtype}"
-    if kernel in ("native", "math", "chunked"):
-        return None
-    if dtype not in (ms.float16, ms.bfloat16):
-        return f"float16 and bfloat16, not {dtype}: load the model with mindspore_dtype=mindspore.float16"
-    if size > 512 or value[3] != size:
-        return f"heads of one size, at most 512, for query and value, not {size} and {value[3]}"
-    if heads > 256:
-        return f"at most 256 heads, not {heads}"
-    if kernel != "flash" and heads > 64 * key[1]:
-        return f"at most 64 heads of the query for one of the key, not {heads} for {key[1]}"
+        return f"float32, float16 and bfloat16, not {dtype_name(dtype)}"
     return None

@@ -7,6 +7,11 @@ from mindspore import Tensor, ops
 ATTENTION_SCORE_BYTES = 512 * 2**20
 
 
+def swap_heads_and_tokens(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """From (batch, heads, tokens, size) to (batch, tokens, heads, size), or back."""
+    return query.swapaxes(1, 2), key.swapaxes(1, 2), value.swapaxes(1, 2)
+
+
 def grouped_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Repeat the key and value heads until they match the query's (grouped-query attention)."""
     groups = query.shape[1] // key.shape[1]

@@ -260,6 +260,7 @@ def attention(query, key, value, attn_mask, is_causal, scale, kernel="chunked"):
     return attention_chunked(query, key, value, attn_mask, is_causal, scale)
 
 
+ATTENTION_LAYOUT = "BNSD"
 TABLE = (
     linear, conv1d, conv2d, conv3d, conv_transpose2d, group_norm, layer_norm, rms_norm, batch_norm, silu, gelu, geglu, relu,
     leaky_relu, elu, mish, softplus, sigmoid, tanh, softmax, dropout, embedding, pad, interpolate_nearest,

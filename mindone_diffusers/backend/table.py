@@ -17,12 +17,13 @@ class Table:
     """Attribute access to one device's functions; a plain object, which MindSpore's graph parser reads."""
 
     name: str
+    attention_layout: str  # the axes of what `attention` takes, "BNSD" (batch, heads, tokens, size) or "BSND"
 
     def select(self, name: str) -> None:
         if name not in ("cpu", "ascend"):
             raise ValueError(f"Unknown op table {name!r}: expected 'cpu' or 'ascend'.")
         module = importlib.import_module(f".{name}", __package__)
-        self.name = name
+        self.name, self.attention_layout = name, module.ATTENTION_LAYOUT
         for function in module.TABLE:
             setattr(self, function.__name__, function)
         if name == "cpu":

@@ -17,6 +17,7 @@ from ..version import __version__
 
 COMMANDS = {
     "generate": "draw pictures of a prompt",
+    "audit": "show what a model asks of an Ascend NPU, without one",
     "env": "describe this installation, for a bug report",
 }
 """Each command is the module of that name in this folder."""

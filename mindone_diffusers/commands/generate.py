@@ -28,6 +28,7 @@ from .. import bundled
 from ..core import logging
 from ..core.errors import CheckpointError, FileMissingError
 from ..core.files import replaced_file
+from .arguments import SIZE_HELP, check_model, size_in_pixels, whole_number
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a pipeline's folder, or repository on the hub (default: the small model that comes with the package)",
     )
     add("--negative-prompt", metavar="TEXT", help="what not to draw")
-    add("--steps", type=_positive, default=25, metavar="N", help="denoising steps (default: %(default)s)")
+    add("--steps", type=whole_number, default=25, metavar="N", help="denoising steps (default: %(default)s)")
     add(
         "--guidance-scale",
         type=float,
@@ -75,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how strictly to follow the prompt; 1: not at all (default: {GUIDANCE_SCALE:g}; bundled model: {bundled.GUIDANCE_SCALE:g})",
     )
     add("--seed", type=_seed, metavar="N", help="random seed, with PyTorch's numbers (default: a random one, which is printed)")
-    add("--num-images", type=_positive, default=1, metavar="N", help="how many pictures (default: %(default)s)")
-    add("--size", type=_size, metavar="WxH|N", help="width x height in pixels, or one number for a square (default: the model's own)")
+    add("--num-images", type=whole_number, default=1, metavar="N", help="how many pictures (default: %(default)s)")
+    add("--size", type=size_in_pixels, metavar="WxH|N", help=SIZE_HELP)
     add(
         "--scheduler",
         type=_scheduler,
@@ -122,8 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _load(arguments: argparse.Namespace) -> Any:
     """The pipeline, as the arguments want it."""
     model = arguments.model or bundled.path()
-    if not os.path.isdir(model) and not re.fullmatch(r"[^/]+/[^/]+", str(model)):
-        raise CheckpointError(f"there is no folder {model}, and the name of a repository on the hub is OWNER/NAME")
+    check_model(model)
     components = {}
     if arguments.tiny_decoder:
         try:
@@ -247,26 +247,10 @@ def _aliases() -> list[str]:
     return [alias for alias, name in SCHEDULERS.items() if name in mindone_diffusers.__all__]
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**63 - 1}")
     return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither WIDTHxHEIGHT nor one number of pixels")
-    size = int(match[1]), int(match[2] or match[1])
-    if size[0] % 8 or size[1] % 8:
-        raise argparse.ArgumentTypeError(f"{text!r}: width and height have to be multiples of 8")
-    return size
 
 
 def _scheduler(text: str) -> str:

@@ -10,6 +10,7 @@ import mindspore as ms
 from mindspore import Tensor
 
 from .. import nn
+from ..backend.common import swap_heads_and_tokens
 from ..core.errors import ConfigError, UnsupportedError
 from ..nn import functional as F
 from .activations import GEGLU, GELU, ApproximateGELU, LinearActivation, SwiGLU
@@ -219,15 +220,14 @@ class Attention(nn.Module):
         return encoder_hidden_states
 
     def split_heads(self, tensor: Tensor) -> Tensor:
-        """(batch, tokens, heads * size) to (batch, heads, tokens, size), for as many heads as there are."""
+        """(batch, tokens, heads * size) to (batch, tokens, heads, size), for as many heads as there are."""
         batch, tokens, channels = tensor.shape
         size = self.inner_dim // self.heads
-        return tensor.reshape((batch, tokens, channels // size, size)).transpose((0, 2, 1, 3))
+        return tensor.reshape((batch, tokens, channels // size, size))
 
     def project_out(self, attended: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """(batch, heads, tokens, size) through the output projection, in `shape`: (batch, tokens, channels) or an image's."""
-        batch, heads, tokens, size = attended.shape
-        output = self.to_out[0](attended.transpose((0, 2, 1, 3)).reshape((batch, tokens, heads * size)))
+        """(batch, tokens, heads, size) through the output projection, in `shape`: (batch, tokens, channels) or an image's."""
+        output = self.to_out[0](attended.reshape(attended.shape[:2] + (-1,)))
         output = self.to_out[1](output)
         if len(shape) == 4:
             output = output.swapaxes(1, 2).reshape((shape[0], -1) + shape[2:])
@@ -299,7 +299,8 @@ def _query_key_norms(kind: str | None, dim_head: int, query: int, key: int, eps:
     )
 
 
-# Processors: a way to project (plain or with an added context) and a way to attend (fused, explicit or sliced)
+# Processors: a way to project (plain or with an added context), to (batch, tokens, heads, size), and a way to attend (fused, explicit or
+# sliced), which gives the same
 
 
 class _PlainProjection:
@@ -320,7 +321,7 @@ class _PlainProjection:
         query, key, value = self.project(attn, tokens, context)
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
-        mask = attn.broadcast_mask(attention_mask, key.shape[2], key.shape[0])
+        mask = attn.broadcast_mask(attention_mask, key.shape[1], key.shape[0])
         output = attn.project_out(self.attend(attn, query, key, value, mask), residual.shape)
         if attn.residual_connection:
             output = output + residual
@@ -340,8 +341,8 @@ class _JoinedProjection(_PlainProjection):
     def project(self, attn: Attention, tokens: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         heads = attn.inner_kv_dim * attn.heads // attn.inner_dim
         if context is None:
-            return F.split(attn.split_heads(_joined(tokens, attn.to_q, attn.to_k, attn.to_v)), (attn.heads, heads, heads), 1)
-        key, value = F.split(attn.split_heads(_joined(context, attn.to_k, attn.to_v)), (heads, heads), 1)
+            return F.split(attn.split_heads(_joined(tokens, attn.to_q, attn.to_k, attn.to_v)), (attn.heads, heads, heads), 2)
+        key, value = F.split(attn.split_heads(_joined(context, attn.to_k, attn.to_v)), (heads, heads), 2)
         return attn.split_heads(attn.to_q(tokens)), key, value
 
 
@@ -374,8 +375,8 @@ class _AddedProjection:
         key = attn.split_heads(attn.add_k_proj(context))
         value = attn.split_heads(attn.add_v_proj(context))
         if not attn.only_cross_attention:
-            key = F.cat((key, attn.split_heads(attn.to_k(tokens))), 2)
-            value = F.cat((value, attn.split_heads(attn.to_v(tokens))), 2)
+            key = F.cat((key, attn.split_heads(attn.to_k(tokens))), 1)
+            value = F.cat((value, attn.split_heads(attn.to_v(tokens))), 1)
         mask = attn.broadcast_mask(attention_mask, tokens.shape[1], tokens.shape[0])
         return attn.project_out(self.attend(attn, query, key, value, mask), hidden_states.shape) + hidden_states
 
@@ -384,14 +385,15 @@ class _Fused:
     """All in one `scaled_dot_product_attention`, by the attention's `attention_backend`."""
 
     def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, mask, scale=attn.scale, backend=attn.attention_backend)
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=attn.scale, backend=attn.attention_backend, layout="BSND")
 
 
 class _Explicit:
     """Two products and a softmax, in the dtypes the attention asks for."""
 
     def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        return F.bmm(attn.get_attention_scores(query, key, mask), value)
+        query, key, value = swap_heads_and_tokens(query, key, value)
+        return F.bmm(attn.get_attention_scores(query, key, mask), value).swapaxes(1, 2)
 
 
 class _Sliced:
@@ -401,6 +403,7 @@ class _Sliced:
         self.slice_size = slice_size
 
     def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, value = swap_heads_and_tokens(query, key, value)
         shape = query.shape
         query, key, value = query.reshape((-1,) + shape[2:]), key.reshape((-1,) + key.shape[2:]), value.reshape((-1,) + value.shape[2:])
         if mask is not None:
@@ -410,7 +413,7 @@ class _Sliced:
             stop = min(start + self.slice_size, query.shape[0])
             part = None if mask is None else mask[start:stop]
             outputs += (F.bmm(attn.get_attention_scores(query[start:stop], key[start:stop], part), value[start:stop]),)
-        return F.cat(outputs, 0).reshape(shape)
+        return F.cat(outputs, 0).reshape(shape).swapaxes(1, 2)
 
 
 class _Perturbed(_Fused):

@@ -40,5 +40,4 @@ def dispatch_attention_fn(
         raise UnsupportedError("dispatch_attention_fn takes no attention_kwargs and no parallel_config: leave them out.")
     if attn_mask is not None and attn_mask.ndim == 2 and attn_mask.shape == (query.shape[0], key.shape[1]):
         attn_mask = attn_mask.expand_dims(1).expand_dims(1)
-    query, key, value = query.swapaxes(1, 2), key.swapaxes(1, 2), value.swapaxes(1, 2)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, backend).swapaxes(1, 2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, backend, "BSND")

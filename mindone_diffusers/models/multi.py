@@ -1,5 +1,6 @@
 """`MultiModel`: several models of one kind as one component of a pipeline."""
 
+import itertools
 import os
 from typing import Any, ClassVar
 
@@ -38,15 +39,17 @@ class MultiModel(ModelMixin):
         Raises:
             ConfigError: there is no folder `pretrained_model_path`.
         """
-        models: list[ModelMixin] = []
-        while os.path.isdir(folder := _folder(pretrained_model_path, len(models))):
-            models.append(cls._member_class.from_pretrained(folder, **kwargs))
+        models = [cls._member_class.from_pretrained(folder, **kwargs) for folder in _folders(pretrained_model_path)]
         if not models:
             raise ConfigError(
                 f"{pretrained_model_path} is no folder; expected one with a {cls._member_class.__name__}, and the others beside it as "
                 f"{_folder(pretrained_model_path, 1)}, ..."
             )
         return cls(models)
+
+    @classmethod
+    def _build(cls, path: str | os.PathLike, overrides: dict[str, Any], files: dict[str, Any]) -> "MultiModel":
+        return cls([cls._member_class._build(folder, overrides, files) for folder in _folders(path)])
 
     def _check_lists(self, **values: Any) -> None:
         """Refuse arguments that are not one for each model. (PyTorch diffusers leaves out the models that have none.)"""
@@ -55,6 +58,11 @@ class MultiModel(ModelMixin):
             if not isinstance(value, (list, tuple)) or len(value) != count:
                 got = f"{len(value)} entries" if isinstance(value, (list, tuple)) else f"a {type(value).__name__}"
                 raise ValueError(f"{name} is {got}; expected a list of {count}, one for each {self._member_class.__name__}")
+
+
+def _folders(path: str | os.PathLike) -> list[str]:
+    """The folders that are there."""
+    return list(itertools.takewhile(os.path.isdir, (_folder(path, index) for index in itertools.count())))
 
 
 def _folder(path: str | os.PathLike, index: int) -> str:

@@ -11,6 +11,7 @@ import mindspore as ms
 from mindspore import Tensor
 
 from ..backend.attention import choose
+from ..backend.common import swap_heads_and_tokens
 from ..backend.table import table
 
 # How many spatial axes each mode of `interpolate` is for; 0: any.
@@ -303,10 +304,12 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     backend: str | None = None,
+    layout: str = "BNSD",
 ) -> Tensor:
     """softmax(Q K^T * scale + mask) V (arXiv:1706.03762).
 
-    query (batch, heads, tokens, size); key and value may have fewer heads (a divisor: grouped-query attention).
+    query (batch, heads, tokens, size), as the result; key and value may have fewer heads (a divisor: grouped-query attention). With the
+    `layout` "BSND" they are (batch, tokens, heads, size), as projections give them, which spares transposing them on Ascend.
     `attn_mask` is boolean (True = attend) or additive, and broadcasts to (batch, heads, queries, keys). `scale`
     defaults to size ** -0.5. Dropout is not supported and must be 0. `backend` is the name of one (`backend/attention.py`), by default the
     active one's.
@@ -318,5 +321,9 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         while attn_mask.ndim < 4:
             attn_mask = attn_mask.expand_dims(0)
-    kernel = choose(backend, query.dtype, query.shape, key.shape, value.shape)
-    return table.attention(query, key, value, attn_mask, is_causal, scale, kernel)
+    kernel = choose(backend, query.dtype, query.shape, key.shape, value.shape, layout)
+    transposed = layout != table.attention_layout
+    if transposed:
+        query, key, value = swap_heads_and_tokens(query, key, value)
+    output = table.attention(query, key, value, attn_mask, is_causal, scale, kernel)
+    return output.swapaxes(1, 2) if transposed else output

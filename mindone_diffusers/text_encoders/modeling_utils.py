@@ -93,11 +93,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tens
     """Multi-head attention (arXiv:1706.03762) of (batch, tokens, size) to the same; see `nn.functional.scaled_dot_product_attention`."""
     batch, tokens, size = query.shape
     heads = (batch, tokens, num_heads, size // num_heads)
-    query = query.reshape(heads).transpose((0, 2, 1, 3))
-    key = key.reshape(heads).transpose((0, 2, 1, 3))
-    value = value.reshape(heads).transpose((0, 2, 1, 3))
-    attended = F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal)
-    return attended.transpose((0, 2, 1, 3)).reshape((batch, tokens, size))
+    query, key, value = query.reshape(heads), key.reshape(heads), value.reshape(heads)
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, layout="BSND").reshape((batch, tokens, size))
 
 
 def check_heads(config: FrozenDict) -> None:

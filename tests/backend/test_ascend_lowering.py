@@ -20,7 +20,8 @@ import pytest
 import mindone_diffusers  # noqa: F401  (CPU tuning)
 from mindone_diffusers import nn
 from mindone_diffusers.backend import ascend, cpu
-from mindone_diffusers.backend.lowering import SOURCES, Node, TensorType, lower, problems
+from mindone_diffusers.backend.ascend_operators import SOURCES
+from mindone_diffusers.backend.lowering import Node, TensorType, lower, problems, remarks
 from mindone_diffusers.backend.table import use_table
 from tests.functional_cases import CASES, Case, T, case, prepare
 
@@ -55,7 +56,7 @@ def lower_cases(cases: list[Case], dtype: str) -> list[Node]:
     arrays, calls = zip(*map(prepare, cases))
     convert = {np.dtype("float32"): getattr(ms, dtype)}
     inputs = [ms.Tensor(array, convert.get(array.dtype)) for group in arrays for array in group]
-    return lower(Calls(list(calls), [len(group) for group in arrays]), *inputs)
+    return lower(Calls(list(calls), [len(group) for group in arrays]), *inputs).nodes
 
 
 def cases_of(function: str) -> list[Case]:
@@ -72,7 +73,7 @@ def main(path: str) -> None:
     with use_table("ascend"):
         results = {(function, dtype): lower_cases(cases_of(function), dtype) for function in FUNCTIONS for dtype in DTYPES}
         results |= {(ATTENTION, backend): lower_cases(inference_cases(backend), "float16") for backend in INFERENCE}
-    Path(path).write_bytes(pickle.dumps({key: [(node.operator, node.inputs) for node in nodes] for key, nodes in results.items()}))
+    Path(path).write_bytes(pickle.dumps({key: [tuple(node) for node in nodes] for key, nodes in results.items()}))
 
 
 if __name__ == "__main__":
@@ -135,8 +136,12 @@ def test_both_tables_have_the_same_entries():
 
 
 def flash(query=(2, 4, 10, 16), key=(2, 4, 7, 16), value=None, dtype="float16", bias=None, discard=None, heads=4) -> list[Node]:
-    tensors = [TensorType(shape, dtype) for shape in (query, key, value or key)]
+    tensors = [TensorType(tuple(shape[axis] for axis in (0, 2, 1, 3)), dtype) for shape in (query, key, value or key)]
     return [Node("FlashAttentionScore", (*tensors, bias, None, None, discard, None, None, None, heads))]
+
+
+def one(operator: str, given: str, made: str | None = None) -> list[Node]:
+    return [Node(operator, (TensorType((2,), given),), (TensorType((2,), made or given), None))]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,20 @@ def flash(query=(2, 4, 10, 16), key=(2, 4, 7, 16), value=None, dtype="float16", 
         (flash(bias=TensorType((2, 4, 10, 7), "float32")), 1),
         (flash(bias=TensorType((2, 1, 10, 7), "float16")), 1),
         ([Node("UnknownOperator", ())], 1),
+        (one("SiLU", "bfloat16"), 0),
+        (one("MishExt", "bfloat16"), 1),
+        (one("Add", "float64"), 2),
+        (one("Cast", "float32", "float64"), 1),
+        (one("MaxPoolWithMask", "float16"), 1),
+        (one("Embedding", "int32"), 0),
+        (one("Embedding", "int8"), 1),
+        ([Node("Dense", (TensorType((2, 4), "float32"), TensorType((3, 4), "float16"), None), TensorType((2, 3), "float16"))], 1),
     ],
 )
 def test_problems(nodes, count):
     assert len(problems(nodes)) == count
+
+
+def test_remarks():
+    assert remarks([*one("SiLU", "float16"), *one("Add", "bfloat16")]) == []
+    assert remarks([*one("SiLU", "bfloat16")] * 2) == ["SiLU in bfloat16: MindSpore's documentation leaves it out"]

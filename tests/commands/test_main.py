@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["generate", "--help"], ["env", "--help"], ["generate", "--steps", "x"]], ids=" ".join
+    "words",
+    [["--help"], ["--version"], ["generate", "--help"], ["audit", "--help"], ["env", "--help"], ["generate", "--steps", "x"]],
+    ids=" ".join,
 )
 def test_help_does_not_wait_for_mindspore(words, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)

@@ -130,6 +130,14 @@ def test_scales_and_timesteps_compile_nothing(name):
 # Several
 
 
+def test_multi_of_configs_alone(tmp_path):
+    """As an audit makes it, which reads no weights."""
+    for name in ("controlnet", "controlnet_1"):
+        ControlNetModel(**SMALL["config"]).save_config(tmp_path / name)
+    multi = MultiControlNetModel._build(tmp_path / "controlnet", {}, {})
+    assert [type(net) for net in multi.nets] == [ControlNetModel] * 2 and not multi._filled
+
+
 def test_multi_is_the_sum():
     nets, arguments = [build(SMALL), build(SMALL, 0.9)], inputs("scaled")
     images = [arguments["controlnet_cond"], ms.Tensor(harness.make_input("another", (2, 3, 16, 16)))]

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor
 
+from ...backend.common import swap_heads_and_tokens
 from ...core.errors import ConfigError
 from ...models.attention import Attention, AttnProcessor
 from ...nn import functional as F
@@ -135,9 +136,10 @@ class LEDITSCrossAttnProcessor(AttnProcessor):
         self.attnstore, self.place_in_unet, self.pnp, self.editing_prompts = attention_store, place_in_unet, pnp, editing_prompts
 
     def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, value = swap_heads_and_tokens(query, key, value)
         scores = attn.get_attention_scores(query, key, mask)
         self.attnstore(scores.reshape((-1,) + scores.shape[2:]), True, self.place_in_unet, self.editing_prompts, self.pnp)
-        return F.bmm(scores, value)
+        return F.bmm(scores, value).swapaxes(1, 2)
 
 
 class LeditsGaussianSmoothing:
