@@ -10,7 +10,6 @@ from mindspore import Tensor, ops
 
 from .common import attention_chunked, attention_math
 
-
 # MindSpore's kernels round float16 between a product and its bias, and up to four times within an activation, a softmax or a layer norm
 # (which also makes those slower than a cast to float32 and back). PyTorch computes such an operation in float32 and rounds its result once.
 # So do the entries here: what they take is `_wide`, and what they give `_like` their input.
