@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = exports(
         ".models.controlnets.multicontrolnet": ("MultiControlNetModel",),
         ".models.controlnets.multicontrolnet_union": ("MultiControlNetUnionModel",),
         ".models.modeling_utils": ("ModelMixin",),
+        ".models.transformers.dit_transformer_2d": ("DiTTransformer2DModel",),
         ".models.transformers.prior_transformer": ("PriorTransformer",),
         ".models.unets.unet_2d": ("UNet2DModel",),
         ".models.unets.unet_2d_condition": ("UNet2DConditionModel",),

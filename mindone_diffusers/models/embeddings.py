@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor
 
 from .. import nn
+from ..core.errors import ConfigError
 from ..nn import functional as F
 from .activations import get_activation
 
@@ -157,6 +158,44 @@ def _interleaved_sinusoids(rng: np.random.Generator, shape: tuple[int, ...]) -> 
     _, tokens, size = shape
     angles = np.arange(tokens)[:, None] * np.exp(np.arange(0, size, 2) * (-math.log(10000.0) / size))
     return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(shape).astype(np.float32)
+
+
+class PatchEmbed(nn.Module):
+    """An image's patches mapped linearly (arXiv:2010.11929), plus sines and cosines of the column and of the row that each is in.
+
+    The table of the latter is that of `height // patch_size` rows and columns; images of other sizes have it stretched to theirs.
+
+    Args:
+        height: of the images it is for, like their width.
+        patch_size: height and width of a patch.
+        in_channels, embed_dim: channels of the image, and of a token.
+
+    Raises:
+        ConfigError: an `embed_dim` that is no multiple of 4.
+    """
+
+    def __init__(self, height: int, patch_size: int, in_channels: int, embed_dim: int):
+        super().__init__()
+        if embed_dim % 4:
+            raise ConfigError(f"embed_dim is {embed_dim}: expected a multiple of 4, for sines and cosines of rows and of columns.")
+        self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
+        self.side = height // patch_size
+        self.frequencies = ms.Tensor((10000.0 ** -(np.arange(embed_dim // 4) / (embed_dim // 4))).astype(np.float32))
+
+    def construct(self, latent: Tensor) -> Tensor:
+        """(batch, in_channels, height, width) to (batch, patches, embed_dim)."""
+        patches = self.proj(latent)
+        batch, size, height, width = patches.shape
+        columns = self.positions(width).expand_dims(0).broadcast_to((height, width, size // 2))
+        rows = self.positions(height).expand_dims(1).broadcast_to((height, width, size // 2))
+        positions = F.cat((columns, rows), -1).reshape((1, height * width, size))
+        return (patches.reshape((batch, size, height * width)).swapaxes(1, 2) + positions).astype(patches.dtype)
+
+    def positions(self, count: int) -> Tensor:
+        """Sines, then cosines of so many places: (count, embed_dim // 2), float32."""
+        places = F.arange(0, count).astype(ms.float32) * (self.side / count)
+        angles = places.expand_dims(1) * self.frequencies.expand_dims(0)
+        return F.cat((angles.sin(), angles.cos()), -1)
 
 
 # Texts and images
