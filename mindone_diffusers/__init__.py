@@ -21,6 +21,9 @@ __getattr__, __dir__, __all__ = exports(
         ".callbacks": ("PipelineCallback", "MultiPipelineCallbacks"),
         ".core.configuration": ("ConfigMixin", "FrozenDict"),
         ".core.random": ("Generator",),
+        ".hooks.first_block_cache": ("FirstBlockCacheConfig", "apply_first_block_cache"),
+        ".hooks.mag_cache": ("MagCacheConfig", "apply_mag_cache"),
+        ".hooks.tea_cache": ("TeaCacheConfig", "apply_tea_cache"),
         ".image_processor": ("IPAdapterMaskProcessor", "VaeImageProcessor"),
         ".models.adapter": ("MultiAdapter", "T2IAdapter"),
         ".models.attention_dispatch": ("AttentionBackendName", "attention_backend"),
@@ -28,6 +31,7 @@ __getattr__, __dir__, __all__ = exports(
         ".models.autoencoders.autoencoder_kl": ("AutoencoderKL",),
         ".models.autoencoders.autoencoder_tiny": ("AutoencoderTiny",),
         ".models.autoencoders.consistency_decoder_vae": ("ConsistencyDecoderVAE",),
+        ".models.cache_utils": ("CacheMixin",),
         ".models.controlnets.controlnet": ("ControlNetModel",),
         ".models.controlnets.controlnet_union": ("ControlNetUnionModel",),
         ".models.controlnets.multicontrolnet": ("MultiControlNetModel",),
@@ -144,6 +148,6 @@ __getattr__, __dir__, __all__ = exports(
         ".training_utils": ("EMAModel",),
         ".utils": ("logging",),
     },
-    modules=("bundled", "models", "optimization", "pipelines", "schedulers", "training_utils", "utils"),
+    modules=("bundled", "hooks", "models", "optimization", "pipelines", "schedulers", "training_utils", "utils"),
 )
 __all__ += ["__version__"]

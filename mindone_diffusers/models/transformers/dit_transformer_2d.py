@@ -9,13 +9,13 @@ from ...core.configuration import ConfigMixin, register_to_config
 from ...core.errors import UnsupportedError
 from ...nn import functional as F
 from ..attention import AttentionMixin, BasicTransformerBlock
+from ..cache_utils import BlockCacheMixin
 from ..embeddings import PatchEmbed
 from ..inputs import cast, mutable, timesteps
-from ..modeling_utils import ModelMixin
 from .transformer_2d import Transformer2DModelOutput
 
 
-class DiTTransformer2DModel(ModelMixin, AttentionMixin, ConfigMixin):
+class DiTTransformer2DModel(BlockCacheMixin, AttentionMixin, ConfigMixin):
     """Patches, transformer blocks whose norms the timestep and the class scale, shift and gate (adaLN-Zero), patches again.
 
     Args:
@@ -62,7 +62,7 @@ class DiTTransformer2DModel(ModelMixin, AttentionMixin, ConfigMixin):
             raise UnsupportedError(f"norm_type is {norm_type!r}; DiTTransformer2DModel is for 'ada_norm_zero' only.")
         width = num_attention_heads * attention_head_dim
         self.out_channels = in_channels if out_channels is None else out_channels
-        self.patch_size = patch_size
+        self.patch_size, self.num_blocks = patch_size, num_layers
         self.pos_embed = PatchEmbed(sample_size, patch_size, in_channels, width)
         blocks = [
             BasicTransformerBlock(
@@ -125,16 +125,15 @@ class DiTTransformer2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         return_dict: bool = False,
     ) -> tuple[Tensor]:
         states, conditions = self.before_blocks(hidden_states, timestep, class_labels, cross_attention_kwargs)
-        return (self.after_blocks(self.run_blocks(states, conditions, 0, len(self.transformer_blocks)), conditions),)
+        return (self.after_blocks(self.run_blocks(states, conditions, 0, self.num_blocks), conditions),)
 
     def before_blocks(
         self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor, cross_attention_kwargs: dict[str, Any] | None
     ) -> tuple[tuple[Tensor], tuple]:
-        """The states that go from block to block, here the tokens alone, and what every block is given beside them."""
+        """See `BlockCacheMixin`: the states are the tokens alone."""
         return (self.pos_embed(hidden_states),), (timestep, class_labels, cross_attention_kwargs)
 
     def run_blocks(self, states: tuple[Tensor], conditions: tuple, start: int, stop: int) -> tuple[Tensor]:
-        """The states after the blocks from `start` to before `stop`."""
         tokens = states[0]
         timestep, class_labels, kwargs = conditions
         for i in range(start, stop):
@@ -144,7 +143,6 @@ class DiTTransformer2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         return (tokens,)
 
     def after_blocks(self, states: tuple[Tensor], conditions: tuple) -> Tensor:
-        """The output, (batch, out_channels, side, side)."""
         tokens = states[0]
         embedding = self.transformer_blocks[0].norm1.emb(conditions[0], conditions[1], tokens.dtype)
         shift, scale = F.chunk(self.proj_out_1(F.silu(embedding)), 2, 1)
@@ -153,3 +151,6 @@ class DiTTransformer2DModel(ModelMixin, AttentionMixin, ConfigMixin):
         side, size, channels = int(patches.shape[1] ** 0.5), self.patch_size, self.out_channels
         patches = patches.reshape((-1, side, side, size, size, channels)).transpose((0, 5, 1, 3, 2, 4))
         return patches.reshape((-1, channels, side * size, side * size))
+
+    def modulated_input(self, states: tuple[Tensor], conditions: tuple) -> Tensor:
+        return self.transformer_blocks[0].norm1(states[0], conditions[0], conditions[1])[0]
