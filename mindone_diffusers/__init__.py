@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = exports(
         ".core.random": ("Generator",),
         ".hooks.first_block_cache": ("FirstBlockCacheConfig", "apply_first_block_cache"),
         ".hooks.mag_cache": ("MagCacheConfig", "apply_mag_cache"),
+        ".hooks.pyramid_attention_broadcast": ("PyramidAttentionBroadcastConfig", "apply_pyramid_attention_broadcast"),
         ".hooks.tea_cache": ("TeaCacheConfig", "apply_tea_cache"),
         ".image_processor": ("IPAdapterMaskProcessor", "VaeImageProcessor"),
         ".models.adapter": ("MultiAdapter", "T2IAdapter"),

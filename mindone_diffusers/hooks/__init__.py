@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         ".first_block_cache": ("FirstBlockCacheConfig", "apply_first_block_cache"),
         ".mag_cache": ("MagCacheConfig", "apply_mag_cache"),
+        ".pyramid_attention_broadcast": ("PyramidAttentionBroadcastConfig", "apply_pyramid_attention_broadcast"),
         ".tea_cache": ("TeaCacheConfig", "apply_tea_cache"),
     },
 )

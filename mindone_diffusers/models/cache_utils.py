@@ -2,11 +2,13 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, ClassVar
 
 from mindspore import Tensor
 
+from .. import nn
+from ..backend import graph
 from ..core.logging import get_logger
 from .inputs import mutable
 from .modeling_utils import ModelMixin
@@ -88,6 +90,8 @@ class CacheMixin(ModelMixin):
         """Compute every step in full again."""
         if not self.is_cache_enabled:
             logger.warning("No cache is enabled, so there is nothing to disable.")
+        kept = {variant: graphs for variant, graphs in self._other_variants.items() if self._step_cache not in variant}
+        self._other_variants = kept
         self._cache_config = self._step_cache = None
 
     @contextlib.contextmanager
@@ -126,6 +130,21 @@ class CacheMixin(ModelMixin):
     def run_uncached(self, *args: Any) -> tuple:
         """`construct`, as without a cache."""
         return super()._run("construct", *args)
+
+    def run_eagerly(self, *args: Any) -> tuple:
+        """`construct`, as without a cache and without graph mode."""
+        with graph.eager():
+            return nn.Module.__call__(self, *args)
+
+    @contextlib.contextmanager
+    def cached_variant(self, *key: Hashable) -> Iterator[None]:
+        """Meanwhile, the cache has changed the model into another one of itself, whose graphs are kept until the cache is disabled."""
+        before = self._variant
+        self._switch_variant((*before, self._step_cache, *key))
+        try:
+            yield
+        finally:
+            self._switch_variant(before)
 
 
 class BlockCacheMixin(CacheMixin):

@@ -179,17 +179,22 @@ class PatchEmbed(nn.Module):
         if embed_dim % 4:
             raise ConfigError(f"embed_dim is {embed_dim}: expected a multiple of 4, for sines and cosines of rows and of columns.")
         self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
-        self.side = height // patch_size
+        self.patch_size, self.embed_dim, self.side = patch_size, embed_dim, height // patch_size
         self.frequencies = ms.Tensor((10000.0 ** -(np.arange(embed_dim // 4) / (embed_dim // 4))).astype(np.float32))
 
     def construct(self, latent: Tensor) -> Tensor:
         """(batch, in_channels, height, width) to (batch, patches, embed_dim)."""
-        patches = self.proj(latent)
-        batch, size, height, width = patches.shape
-        columns = self.positions(width).expand_dims(0).broadcast_to((height, width, size // 2))
-        rows = self.positions(height).expand_dims(1).broadcast_to((height, width, size // 2))
-        positions = F.cat((columns, rows), -1).reshape((1, height * width, size))
-        return (patches.reshape((batch, size, height * width)).swapaxes(1, 2) + positions).astype(patches.dtype)
+        batch, channels, height, width = latent.shape
+        size, rows, columns = self.patch_size, height // self.patch_size, width // self.patch_size
+        # A convolution whose stride is its kernel's size is a product.
+        patches = latent.reshape((batch, channels, rows, size, columns, size)).transpose((0, 2, 4, 1, 3, 5))
+        patches = patches.reshape((batch, rows * columns, channels * size * size))
+        tokens = F.linear(patches, self.proj.weight.reshape((self.embed_dim, -1)), self.proj.bias)
+        shape = (rows, columns, self.embed_dim // 2)
+        by_column = self.positions(columns).expand_dims(0).broadcast_to(shape)
+        by_row = self.positions(rows).expand_dims(1).broadcast_to(shape)
+        positions = F.cat((by_column, by_row), -1).reshape((1, rows * columns, self.embed_dim))
+        return (tokens + positions).astype(tokens.dtype)
 
     def positions(self, count: int) -> Tensor:
         """Sines, then cosines of so many places: (count, embed_dim // 2), float32."""

@@ -11,6 +11,7 @@ from ...core.errors import ConfigError
 from ...core.outputs import BaseOutput
 from ...nn import functional as F
 from ..activations import get_activation
+from ..cache_utils import CacheMixin
 from ..embeddings import GaussianFourierProjection, GLIGENTextBoundingboxProjection, TimestepEmbedding, Timesteps
 from ..inputs import cast, mutable
 from ..transformers.transformer_2d import additive_mask
@@ -28,7 +29,7 @@ class UNet2DConditionOutput(BaseOutput):
     sample: Tensor
 
 
-class UNet2DConditionModel(ConditionedModel):
+class UNet2DConditionModel(CacheMixin, ConditionedModel):
     """A UNet (arXiv:1505.04597) over (batch, in_channels, height, width), conditioned on a timestep and on a context of tokens.
 
     Arguments that are tuples hold one entry for each stage of the way down; the way up has the same in reverse.

@@ -1,0 +1,121 @@
+"""Modules whose calls a cache replaces while the model runs a step, eagerly or as a part of its graph."""
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import mindspore as ms
+from mindspore import Tensor
+
+from .. import nn
+from ..backend.description import describe_arguments, digest
+from ..models.cache_utils import CacheMixin
+
+
+class Hook:
+    """What a module is meanwhile, beside what it was. Subclasses have a `construct`, which a graph can hold.
+
+    Attributes:
+        step_action: what the cache has decided for this step; another one is another graph.
+        step_state_0, step_state_1, ...: what is kept from step to step: parameters, so that graphs can write them.
+        step_number_0, step_number_1, ...: scalars that change from step to step without another graph: parameters, too.
+        unhooked: the module's own `construct`, to be given the module.
+    """
+
+    step_action: str
+    unhooked: Callable[..., Tensor]
+
+
+class _Measure(Hook):
+    """Runs the module, and notes its output."""
+
+    outputs: ClassVar[dict[str, Tensor]]
+
+    def construct(self, *args: Any, **kwargs: Any) -> Tensor:
+        output = self.unhooked(self, *args, **kwargs)
+        self.outputs[self.step_action] = output
+        return output
+
+
+class HookedModules:
+    """The modules of a model that a cache hooks, and their states: one set for each context and for inputs of each shape.
+
+    Args:
+        modules: by their names in the model.
+        hook: what is done to them.
+        first_states: the states after a module's first output.
+        numbers: how many `step_numbers` there are, of all modules together.
+    """
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], hook: type[Hook], first_states: Callable[[Tensor], tuple[Tensor, ...]], numbers: int = 0
+    ):
+        self._modules, self._hook, self._first_states = modules, hook, first_states
+        self._numbers = [_parameter(Tensor(0.0, ms.float32), f"step_number_{i}") for i in range(numbers)]
+        self._states: dict[str, dict[str, list[ms.Parameter]]] = {}
+
+    def run(
+        self, model: CacheMixin, args: tuple, actions: Mapping[str, str], numbers: tuple[float, ...] = (), like: tuple | None = None
+    ) -> tuple:
+        """A step of the model. The first with inputs of a shape runs eagerly, and every module computes: only then the shapes of the
+        states are known.
+
+        Args:
+            args: of `construct`.
+            actions: each module's.
+            numbers: the `step_numbers`.
+            like: arguments of a step that had the same states, if these are not of one shape.
+        """
+        key = digest((repr(model.active_cache_context), describe_arguments(args if like is None else like)))
+        if key not in self._states:
+            outputs: dict[str, Tensor] = {}
+            with self._hooked(_Measure, {name: {"step_action": name, "outputs": outputs} for name in self._modules}):
+                result = model.run_eagerly(*args)
+            self._states[key] = {
+                name: [_parameter(value, f"{name}.step_state_{i}") for i, value in enumerate(self._first_states(output))]
+                for name, output in outputs.items()
+            }
+            return result
+        for parameter, number in zip(self._numbers, numbers):
+            parameter.copy_(Tensor(number, ms.float32))
+        attributes = {
+            name: {f"step_state_{i}": state for i, state in enumerate(states)}
+            | {f"step_number_{i}": number for i, number in enumerate(self._numbers)}
+            | {"step_action": actions[name]}
+            for name, states in self._states[key].items()
+        }
+        with model.cached_variant(key, tuple(actions.values())), self._hooked(self._hook, attributes):
+            return model.run_uncached(*args)
+
+    @contextlib.contextmanager
+    def _hooked(self, hook: type[Hook], attributes: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+        """Within the context, the modules are hooked, and have these attributes."""
+        for name, own in attributes.items():
+            module = self._modules[name]
+            module.unhooked = type(module).construct
+            module.__class__ = _hooked_class(hook, type(module))
+            for attribute, value in own.items():
+                setattr(module, attribute, value)
+        try:
+            yield
+        finally:
+            for name, own in attributes.items():
+                module = self._modules[name]
+                module.__class__ = type(module).__bases__[1]
+                for attribute in ("unhooked", *own):
+                    delattr(module, attribute)
+
+
+_classes: dict[tuple[type, type], type] = {}
+
+
+def _hooked_class(hook: type[Hook], kind: type) -> type:
+    """`kind`, of which `hook` overrides `construct`. Blocks go by their class's name where they share a compilation: it stays."""
+    if (hook, kind) not in _classes:
+        names = {"__module__": hook.__module__, "__qualname__": f"{hook.__name__} {kind.__name__}"}
+        _classes[hook, kind] = type(kind.__name__, (hook, kind), names)
+    return _classes[hook, kind]
+
+
+def _parameter(value: Tensor, name: str) -> ms.Parameter:
+    return ms.Parameter(value.copy(), name=name, requires_grad=False)
