@@ -1,8 +1,8 @@
 """Modules whose calls a cache replaces while the model runs a step, eagerly or as a part of its graph."""
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor
@@ -19,22 +19,37 @@ class Hook:
         step_action: what the cache has decided for this step; another one is another graph.
         step_state_0, step_state_1, ...: what is kept from step to step: parameters, so that graphs can write them.
         step_number_0, step_number_1, ...: scalars that change from step to step without another graph: parameters, too.
+        step_shape, step_dtype: of the module's output.
         unhooked: the module's own `construct`, to be given the module.
     """
 
     step_action: str
+    step_shape: tuple[int, ...]
+    step_dtype: ms.Type
     unhooked: Callable[..., Tensor]
 
 
 class _Measure(Hook):
     """Runs the module, and notes its output."""
 
-    outputs: ClassVar[dict[str, Tensor]]
+    outputs: dict[str, Tensor]
 
     def construct(self, *args: Any, **kwargs: Any) -> Tensor:
         output = self.unhooked(self, *args, **kwargs)
         self.outputs[self.step_action] = output
         return output
+
+
+class Number:
+    """A scalar that graphs read and the host writes."""
+
+    def __init__(self, name: str):
+        self.parameter, self._value = _parameter(Tensor(0.0, ms.float32), name), 0.0
+
+    def write(self, value: float) -> None:
+        if value != self._value:
+            self.parameter.copy_(Tensor(value, ms.float32))
+            self._value = value
 
 
 class HookedModules:
@@ -44,48 +59,51 @@ class HookedModules:
         modules: by their names in the model.
         hook: what is done to them.
         first_states: the states after a module's first output.
-        numbers: how many `step_numbers` there are, of all modules together.
+        numbers: the numbers of each module.
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], hook: type[Hook], first_states: Callable[[Tensor], tuple[Tensor, ...]], numbers: int = 0
+        self,
+        modules: Mapping[str, nn.Module],
+        hook: type[Hook],
+        first_states: Callable[[str, Tensor], tuple[Tensor, ...]],
+        numbers: Mapping[str, Sequence[Number]] | None = None,
     ):
         self._modules, self._hook, self._first_states = modules, hook, first_states
-        self._numbers = [_parameter(Tensor(0.0, ms.float32), f"step_number_{i}") for i in range(numbers)]
-        self._states: dict[str, dict[str, list[ms.Parameter]]] = {}
+        self._numbers = dict.fromkeys(modules, ()) if numbers is None else numbers
+        self._attributes: dict[str, dict[str, dict[str, Any]]] = {}
 
-    def run(
-        self, model: CacheMixin, args: tuple, actions: Mapping[str, str], numbers: tuple[float, ...] = (), like: tuple | None = None
-    ) -> tuple:
+    def run(self, model: CacheMixin, args: tuple, actions: Mapping[str, str], like: tuple | None = None) -> tuple:
         """A step of the model. The first with inputs of a shape runs eagerly, and every module computes: only then the shapes of the
         states are known.
 
         Args:
             args: of `construct`.
             actions: each module's.
-            numbers: the `step_numbers`.
             like: arguments of a step that had the same states, if these are not of one shape.
         """
         key = digest((repr(model.active_cache_context), describe_arguments(args if like is None else like)))
-        if key not in self._states:
+        if key not in self._attributes:
             outputs: dict[str, Tensor] = {}
             with self._hooked(_Measure, {name: {"step_action": name, "outputs": outputs} for name in self._modules}):
                 result = model.run_eagerly(*args)
-            self._states[key] = {
-                name: [_parameter(value, f"{name}.step_state_{i}") for i, value in enumerate(self._first_states(output))]
-                for name, output in outputs.items()
-            }
+            self._attributes[key] = {name: self._attributes_after(name, output) for name, output in outputs.items()}
             return result
-        for parameter, number in zip(self._numbers, numbers):
-            parameter.copy_(Tensor(number, ms.float32))
-        attributes = {
-            name: {f"step_state_{i}": state for i, state in enumerate(states)}
-            | {f"step_number_{i}": number for i, number in enumerate(self._numbers)}
-            | {"step_action": actions[name]}
-            for name, states in self._states[key].items()
-        }
+        attributes = {name: {**own, "step_action": actions[name]} for name, own in self._attributes[key].items()}
         with model.cached_variant(key, tuple(actions.values())), self._hooked(self._hook, attributes):
             return model.run_uncached(*args)
+
+    def copy_state(self, source: int, target: int) -> None:
+        """In all modules, give one state the value of another one."""
+        for attributes in self._attributes.values():
+            for own in attributes.values():
+                own[f"step_state_{target}"].copy_(own[f"step_state_{source}"])
+
+    def _attributes_after(self, name: str, output: Tensor) -> dict[str, Any]:
+        states = [_parameter(value, f"{name}.step_state_{i}") for i, value in enumerate(self._first_states(name, output))]
+        numbers = [number.parameter for number in self._numbers[name]]
+        named = {f"step_{kind}_{i}": value for kind, values in (("state", states), ("number", numbers)) for i, value in enumerate(values)}
+        return {**named, "step_shape": output.shape, "step_dtype": output.dtype}
 
     @contextlib.contextmanager
     def _hooked(self, hook: type[Hook], attributes: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:

@@ -98,7 +98,7 @@ class _PyramidAttentionBroadcast(StepCache):
         found = kinds_of_attention(model, config, _KINDS)
         self.config, self.step = config, 0
         self.kinds = {name: kind for name, (_, kind) in found.items()}
-        self.hooked = HookedModules({name: module for name, (module, _) in found.items()}, _Broadcast, lambda output: (output,))
+        self.hooked = HookedModules({name: module for name, (module, _) in found.items()}, _Broadcast, lambda name, output: (output,))
 
     def run(self, model: CacheMixin, *args: Any) -> tuple:
         timestep = self.config.current_timestep_callback()
