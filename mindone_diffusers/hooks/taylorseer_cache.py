@@ -9,6 +9,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor
 
+from ..backend.precision import runnable_dtype
 from ..core.errors import ConfigError
 from ..core.logging import get_logger
 from ..models.cache_utils import CacheConfig, CacheMixin, StepCache
@@ -30,7 +31,7 @@ class TaylorSeerCacheConfig(CacheConfig):
         disable_cache_before_step: everything is computed at so many first steps, which the series need.
         disable_cache_after_step: everything is computed from this step on; None for no such step.
         max_order: of the series.
-        taylor_factors_dtype: what their coefficients are kept in.
+        taylor_factors_dtype: what their coefficients are kept in; None for the outputs' own. (The CPU has no bfloat16: float32 there.)
         skip_predict_identifiers: patterns that match the whole names of modules that give zeros when they are not computed.
         cache_identifiers: of modules that are predicted; by default those whose names end in "attn".
         use_lite_mode: instead of both, blocks give zeros, and the output projection (`proj_out`) is predicted.
@@ -112,7 +113,7 @@ class _TaylorSeerCache(StepCache):
     def _first(self, name: str, output: Tensor) -> tuple[Tensor, ...]:
         if name in self.zeros:
             return ()
-        factors = output.astype(self.config.taylor_factors_dtype or output.dtype)
+        factors = output.astype(runnable_dtype(self.config.taylor_factors_dtype) or output.dtype)
         return (factors,) + (F.zeros(factors.shape, factors.dtype),) * self.config.max_order
 
     def run(self, model: CacheMixin, *args: Any) -> tuple:

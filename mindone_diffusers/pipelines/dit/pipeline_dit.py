@@ -25,6 +25,9 @@ class DiTPipeline(DiffusionPipeline):
         pipe = DiTPipeline.from_pretrained("facebook/DiT-XL-2-256", mindspore_dtype=ms.float16)
         image = pipe(pipe.get_label_ids(["white shark"]), num_inference_steps=25).images[0]
 
+    With schedulers that scale the model's input (Euler's and others), PyTorch diffusers starts from noise that is not scaled and steps from
+    the scaled sample; here they are used as they are meant to be.
+
     Args:
         transformer: the denoiser.
         vae: the latents' autoencoder.
@@ -39,6 +42,7 @@ class DiTPipeline(DiffusionPipeline):
         self, transformer: DiTTransformer2DModel, vae: AutoencoderKL, scheduler: SchedulerMixin, id2label: dict[int, str] | None = None
     ):
         self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler)
+        self.register_to_config(id2label=id2label)
         names = {name.strip(): int(number) for number, labels in (id2label or {}).items() for name in labels.split(",")}
         self.labels = dict(sorted(names.items()))
 
@@ -80,7 +84,7 @@ class DiTPipeline(DiffusionPipeline):
         check_output_type(output_type)
         config, guided = self.transformer.config, guidance_scale > 1
         shape = (len(class_labels), config.in_channels, config.sample_size, config.sample_size)
-        latents = prepare_latents(shape, self.transformer.dtype, generator)
+        latents = prepare_latents(shape, self.transformer.dtype, generator, init_noise_sigma=self.scheduler.init_noise_sigma)
         timesteps, num_inference_steps = retrieve_timesteps(self.scheduler, num_inference_steps)
         no_class = [config.num_embeds_ada_norm] * len(class_labels) if guided else []
         classes = Tensor(np.array([*no_class, *class_labels], np.int32))
