@@ -136,4 +136,9 @@ def _hooked_class(hook: type[Hook], kind: type) -> type:
 
 
 def _parameter(value: Tensor, name: str) -> ms.Parameter:
-    return ms.Parameter(value.copy(), name=name, requires_grad=False)
+    """A parameter with a copy of the value, made on the device."""
+    with nn.parameter_dtype(value.dtype):
+        parameter = nn.Parameter(value.shape, requires_grad=False)
+    parameter.name = name
+    parameter.set_data(value.copy())
+    return parameter
