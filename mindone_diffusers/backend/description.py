@@ -54,9 +54,7 @@ def describe_arguments(args: tuple) -> str:
 
 def _values(value: Any, seen: dict[int, int], constant: bool) -> Iterator[str]:
     """A description of a value, of a tensor's numbers too where they are constants of the graph."""
-    if value is None or isinstance(value, (bool, int, float, str, bytes, enum.Enum, np.generic, np.dtype)) or is_dtype(value):
-        yield f"{value!r};"
-    elif isinstance(value, ms.Parameter):
+    if isinstance(value, ms.Parameter):
         yield f"name {value.name};"
         yield f"parameter {value.shape} {value.dtype} {value.requires_grad};"
     elif isinstance(value, ms.Tensor) and not constant:
@@ -80,6 +78,8 @@ def _values(value: Any, seen: dict[int, int], constant: bool) -> Iterator[str]:
         yield "}"
     elif isinstance(value, (set, frozenset)):
         yield f"{sorted(map(repr, value))};"
+    elif value is None or isinstance(value, (bool, int, float, str, bytes, enum.Enum, np.generic, np.dtype)) or is_dtype(value):
+        yield f"{value!r};"  # after what may hold tensors: is_dtype would read them from the device
     elif id(value) in seen:
         yield f"again {seen[id(value)]};"
     else:

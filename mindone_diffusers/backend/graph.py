@@ -1,7 +1,8 @@
 """Graph mode: `mindspore.jit` of a cell's methods, counting compilations and forgetting stale ones."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import mindspore as ms
@@ -13,6 +14,17 @@ from ..core.errors import UnsupportedError
 def in_global_graph_mode() -> bool:
     """Whether the user has set `mindspore.set_context(mode=mindspore.GRAPH_MODE)`."""
     return ms.get_context("mode") == ms.GRAPH_MODE
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Within the context, cells run eagerly, also in MindSpore's global graph mode."""
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
 
 
 def check_options(jit_level: str, options: Mapping[str, Any]) -> None:

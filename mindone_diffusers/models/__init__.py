@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = exports(
         ".controlnets.multicontrolnet_union": ("MultiControlNetUnionModel",),
         ".embeddings": ("ImageProjection",),
         ".modeling_utils": ("ModelMixin",),
+        ".transformers.dit_transformer_2d": ("DiTTransformer2DModel",),
         ".transformers.prior_transformer": ("PriorTransformer",),
         ".transformers.transformer_2d": ("Transformer2DModel",),
         ".unets.unet_2d": ("UNet2DModel",),

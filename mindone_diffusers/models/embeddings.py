@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor
 
 from .. import nn
+from ..core.errors import ConfigError
 from ..nn import functional as F
 from .activations import get_activation
 
@@ -157,6 +158,49 @@ def _interleaved_sinusoids(rng: np.random.Generator, shape: tuple[int, ...]) -> 
     _, tokens, size = shape
     angles = np.arange(tokens)[:, None] * np.exp(np.arange(0, size, 2) * (-math.log(10000.0) / size))
     return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(shape).astype(np.float32)
+
+
+class PatchEmbed(nn.Module):
+    """An image's patches mapped linearly (arXiv:2010.11929), plus sines and cosines of the column and of the row that each is in.
+
+    The table of the latter is that of `height // patch_size` rows and columns; images of other sizes have it stretched to theirs.
+
+    Args:
+        height: of the images it is for, like their width.
+        patch_size: height and width of a patch.
+        in_channels, embed_dim: channels of the image, and of a token.
+
+    Raises:
+        ConfigError: an `embed_dim` that is no multiple of 4.
+    """
+
+    def __init__(self, height: int, patch_size: int, in_channels: int, embed_dim: int):
+        super().__init__()
+        if embed_dim % 4:
+            raise ConfigError(f"embed_dim is {embed_dim}: expected a multiple of 4, for sines and cosines of rows and of columns.")
+        self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
+        self.patch_size, self.embed_dim, self.side = patch_size, embed_dim, height // patch_size
+        self.frequencies = ms.Tensor((10000.0 ** -(np.arange(embed_dim // 4) / (embed_dim // 4))).astype(np.float32))
+
+    def construct(self, latent: Tensor) -> Tensor:
+        """(batch, in_channels, height, width) to (batch, patches, embed_dim)."""
+        batch, channels, height, width = latent.shape
+        size, rows, columns = self.patch_size, height // self.patch_size, width // self.patch_size
+        # A convolution whose stride is its kernel's size is a product.
+        patches = latent.reshape((batch, channels, rows, size, columns, size)).transpose((0, 2, 4, 1, 3, 5))
+        patches = patches.reshape((batch, rows * columns, channels * size * size))
+        tokens = F.linear(patches, self.proj.weight.reshape((self.embed_dim, -1)), self.proj.bias)
+        shape = (rows, columns, self.embed_dim // 2)
+        by_column = self.positions(columns).expand_dims(0).broadcast_to(shape)
+        by_row = self.positions(rows).expand_dims(1).broadcast_to(shape)
+        positions = F.cat((by_column, by_row), -1).reshape((1, rows * columns, self.embed_dim))
+        return (tokens + positions).astype(tokens.dtype)
+
+    def positions(self, count: int) -> Tensor:
+        """Sines, then cosines of so many places: (count, embed_dim // 2), float32."""
+        places = F.arange(0, count).astype(ms.float32) * (self.side / count)
+        angles = places.expand_dims(1) * self.frequencies.expand_dims(0)
+        return F.cat((angles.sin(), angles.cos()), -1)
 
 
 # Texts and images

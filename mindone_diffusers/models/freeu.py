@@ -22,12 +22,13 @@ def fourier_filter(x: Tensor, threshold: int, scale: float) -> Tensor:
     row_cosines, row_sines = _low_frequencies(x.shape[2], threshold)
     column_cosines, column_sines = _low_frequencies(x.shape[3], threshold)
     # The real part of (C + iS) image (C + iS)^T.
-    low = _both_axes(image, row_cosines, column_cosines) - _both_axes(image, row_sines, column_sines)
+    low = both_axes(image, row_cosines, column_cosines) - both_axes(image, row_sines, column_sines)
     return (image + (scale - 1) * low).astype(x.dtype)
 
 
-def _both_axes(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return F.linear(F.linear(image, columns).swapaxes(2, 3), rows).swapaxes(2, 3)
+def both_axes(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The product rows image columns^T, of each of the images."""
+    return F.linear(F.linear(image, columns).swapaxes(-2, -1), rows).swapaxes(-2, -1)
 
 
 def _low_frequencies(size: int, threshold: int) -> tuple[Tensor, Tensor]:

@@ -279,6 +279,11 @@ def detach(input: Tensor) -> Tensor:
     return ms.ops.stop_gradient(input)
 
 
+def assign(parameter: ms.Parameter, value: Tensor) -> Tensor:
+    """Write into a parameter, also from within a graph."""
+    return ms.ops.assign(parameter, value)
+
+
 def argmax(input: Tensor, dim: int) -> Tensor:
     return table.argmax(input, dim)
 

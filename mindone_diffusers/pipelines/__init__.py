@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = exports(
         ".controlnet.pipeline_controlnet_union_sd_xl_img2img": ("StableDiffusionXLControlNetUnionImg2ImgPipeline",),
         ".ddim.pipeline_ddim": ("DDIMPipeline",),
         ".ddpm.pipeline_ddpm": ("DDPMPipeline",),
+        ".dit.pipeline_dit": ("DiTPipeline",),
         ".latent_consistency_models.pipeline_latent_consistency_img2img": ("LatentConsistencyModelImg2ImgPipeline",),
         ".latent_consistency_models.pipeline_latent_consistency_text2img": ("LatentConsistencyModelPipeline",),
         ".ledits_pp.pipeline_leditspp_stable_diffusion": ("LEditsPPPipelineStableDiffusion",),

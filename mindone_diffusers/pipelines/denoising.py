@@ -26,7 +26,8 @@ def denoise(
     """Denoise `tensors["latents"]` step by step. Nothing in here reads the device.
 
     Args:
-        pipeline: has the `scheduler`, the `progress_bar` and `interrupt`, and is what callbacks are given.
+        pipeline: has the `scheduler`, the `progress_bar` and `interrupt`, and is what callbacks are given. Its `current_timestep` becomes
+            that of each step.
         timesteps: the scheduler's, on the host.
         num_inference_steps: length of the progress bar.
         tensors: the latents and what else `predict` uses and callbacks may replace, by name. "step" becomes the number of each step;
@@ -51,7 +52,7 @@ def denoise(
         for i, t in enumerate(timesteps.tolist()):
             if pipeline.interrupt:
                 break
-            tensors["step"] = i
+            tensors["step"], pipeline.current_timestep = i, t
             prediction = predict(tensors["latents"], t, tensors)
             tensors["latents"], *others = scheduler.step(prediction, t, tensors["latents"], **step_kwargs, return_dict=False)
             if "denoised" in tensors:

@@ -20,6 +20,7 @@ from ..core.files import replaced_folder
 from ..core.outputs import BaseOutput
 from ..image_processor import VaeImageProcessor
 from ..models.autoencoders.autoencoder_kl import AutoencoderKL
+from ..models.cache_utils import CacheMixin
 from ..models.modeling_utils import ModelMixin, dtype_and_device
 from ..utils.pil_utils import numpy_to_pil
 from .components import component_class, component_entry, pipeline_class
@@ -53,6 +54,9 @@ class DiffusionPipeline(ConfigMixin):
     The arguments of a subclass's `__init__` without a default, and those in `_optional_components`, are its components. It hands them to
     `register_modules`, which makes them attributes.
 
+    Attributes:
+        current_timestep: that of the step that runs, for callbacks of step caches.
+
     Class attributes:
         model_cpu_offload_seq: the order in which models run, "text_encoder->unet->vae".
         _optional_components: components that may be None.
@@ -66,6 +70,7 @@ class DiffusionPipeline(ConfigMixin):
     _exclude_from_cpu_offload: ClassVar[list[str]] = []
     _callback_tensor_inputs: ClassVar[list[str]] = []
     _progress_bar_config: Mapping[str, Any] = {}
+    current_timestep: float | None = None
 
     # Components
 
@@ -379,7 +384,10 @@ class DiffusionPipeline(ConfigMixin):
     # Offloading
 
     def maybe_free_model_hooks(self) -> None:
-        """Called at the end of a run: offloaded models would go back. There are none yet."""
+        """Called at the end of a run: step caches forget it. Offloaded models would go back; there are none yet."""
+        for model in self._models().values():
+            if isinstance(model, CacheMixin):
+                model._reset_stateful_cache()
 
     def remove_all_hooks(self) -> None:
         """There are none yet."""

@@ -11,6 +11,7 @@ from ...core.errors import ConfigError
 from ...core.outputs import BaseOutput
 from ...nn import functional as F
 from ..activations import get_activation
+from ..cache_utils import CacheMixin
 from ..embeddings import GaussianFourierProjection, GLIGENTextBoundingboxProjection, TimestepEmbedding, Timesteps
 from ..inputs import cast, mutable
 from ..transformers.transformer_2d import additive_mask
@@ -28,7 +29,7 @@ class UNet2DConditionOutput(BaseOutput):
     sample: Tensor
 
 
-class UNet2DConditionModel(ConditionedModel):
+class UNet2DConditionModel(CacheMixin, ConditionedModel):
     """A UNet (arXiv:1505.04597) over (batch, in_channels, height, width), conditioned on a timestep and on a context of tokens.
 
     Arguments that are tuples hold one entry for each stage of the way down; the way up has the same in reverse.
@@ -302,6 +303,39 @@ class UNet2DConditionModel(ConditionedModel):
         encoder_attention_mask: Tensor | None = None,
         return_dict: bool = False,
     ) -> tuple[Tensor]:
+        output, _ = self.denoise(
+            None, 0, sample, timestep, encoder_hidden_states, class_labels, timestep_cond, attention_mask, cross_attention_kwargs,
+            added_cond_kwargs, down_block_additional_residuals, mid_block_additional_residual, down_intrablock_additional_residuals,
+            encoder_attention_mask,
+        )  # fmt: skip
+        return (output,)
+
+    def denoise(
+        self,
+        deep: Tensor | None,
+        outer: int,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor | None,
+        class_labels: Tensor | None = None,
+        timestep_cond: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        down_block_additional_residuals: tuple[Tensor, ...] | None = None,
+        mid_block_additional_residual: Tensor | None = None,
+        down_intrablock_additional_residuals: tuple[Tensor, ...] | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`construct`, in two parts for caches: the outer stages of the way down and up, and the deep ones between them.
+
+        Args:
+            deep: what the deep stages give to the outer ones; None to compute it.
+            outer: how many stages are outer ones.
+
+        Returns:
+            The output, and what the deep stages gave.
+        """
         dtype = sample.dtype
         attention_mask = additive_mask(attention_mask, dtype)
         encoder_attention_mask = additive_mask(encoder_attention_mask, dtype)
@@ -330,33 +364,41 @@ class UNet2DConditionModel(ConditionedModel):
         intrablock = () if down_intrablock_additional_residuals is None else down_intrablock_additional_residuals
         sample = self.conv_in(sample)
         states = (sample,)
-        for i, block in enumerate(self.down_blocks):
+        for i in range(len(self.down_blocks) if deep is None else outer):
             if i < len(intrablock):
-                sample, block_states = block(
+                sample, block_states = self.down_blocks[i](
                     sample, emb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask, intrablock[i]
                 )
             else:
-                sample, block_states = block(
+                sample, block_states = self.down_blocks[i](
                     sample, emb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask
                 )
             states += block_states
+        if deep is not None:
+            states = states[:-1]  # the last one is for the deep stages
         if down_block_additional_residuals is not None:
-            if len(down_block_additional_residuals) != len(states):
+            if deep is None and len(down_block_additional_residuals) != len(states):
                 raise ValueError(f"Got {len(down_block_additional_residuals)} down_block_additional_residuals, expected {len(states)}.")
             controlled = ()
             for i in range(len(states)):
                 controlled += (states[i] + down_block_additional_residuals[i],)
             states = controlled
 
-        if self.mid_block is not None:
+        if deep is not None:
+            sample = deep
+        elif self.mid_block is not None:
             sample = self.mid_block(sample, emb, encoder_hidden_states, attention_mask, cross_attention_kwargs, encoder_attention_mask)
             stages = len(self.down_blocks)
             if len(intrablock) > stages and intrablock[stages].shape == sample.shape:
                 sample = sample + intrablock[stages]
-        if mid_block_additional_residual is not None:
+        if deep is None and mid_block_additional_residual is not None:
             sample = sample + mid_block_additional_residual
 
-        for block in self.up_blocks:
+        first_outer = len(self.up_blocks) - outer
+        for i in range(0 if deep is None else first_outer, len(self.up_blocks)):
+            block = self.up_blocks[i]
+            if i == first_outer:
+                deep = sample
             taken = len(block.resnets)
             block_states, states = states[-taken:], states[:-taken]
             # Sizes that were rounded on the way down are given on the way up.
@@ -366,7 +408,7 @@ class UNet2DConditionModel(ConditionedModel):
             )
         if self.conv_norm_out is not None:
             sample = self.conv_act(self.conv_norm_out(sample))
-        return (self.conv_out(sample),)
+        return self.conv_out(sample), sample if deep is None else deep
 
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """FreeU (arXiv:2309.11497) from now on, where the first two stages of the way up are `UpBlock2D` or `CrossAttnUpBlock2D`; see
