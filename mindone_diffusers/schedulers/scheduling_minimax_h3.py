@@ -7,7 +7,7 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.dtypes import to_numpy_dtype
 from ..core.errors import ConfigError
-from .arrays import Array, cast, on_host, per_sample
+from .arrays import Array, cast, on_host, per_sample, weighted_sum
 from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
 from .tables import linspace_float32, shift_flow
@@ -91,8 +91,8 @@ class MiniMaxH3Scheduler(FlowScheduler):
             TimestepError: `timestep` is not in the schedule.
         """
         index = self._begin_step(timestep)
-        original = sample + per_sample(self._noise_levels(timestep, sample), sample) * model_output
+        original = weighted_sum(1, sample, per_sample(self._noise_levels(timestep, sample), sample), model_output)
         ratio = float(self.sigmas[index + 1]) / float(self.sigmas[index])
-        prev_sample = ratio * cast(sample, "float32") + (1 - ratio) * cast(original, "float32")
+        prev_sample = weighted_sum(ratio, cast(sample, "float32"), 1 - ratio, cast(original, "float32"))
         prev_sample = cast(prev_sample, sample.dtype)
         return self._end_step(MiniMaxH3SchedulerOutput, return_dict, prev_sample)

@@ -27,7 +27,7 @@ from ...core import mt19937
 from ...core.files import replaced_file
 from ...core.logging import get_logger
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.cpp", "arrays.cpp"))
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-Wno-psabi")
 
 # The entries of the CPU table that have a kernel.
@@ -79,11 +79,12 @@ def build() -> Path:
     compiler = shlex.split(os.environ.get("CXX", "")) or [shutil.which("c++") or shutil.which("g++")]
     if compiler[0] is None:
         raise BuildError("there is no C++ compiler")
-    key = "\n".join((SOURCE.read_text(), *compiler, *FLAGS, _run([*compiler, "--version"]), _processor(), ms.__version__))
+    sources = [source.read_text() for source in SOURCES]
+    key = "\n".join((*sources, *compiler, *FLAGS, _run([*compiler, "--version"]), _processor(), ms.__version__))
     path = cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if not path.exists():
         with replaced_file(path) as temporary:
-            _run([*compiler, *FLAGS, "-o", str(temporary), str(SOURCE)])
+            _run([*compiler, *FLAGS, "-o", str(temporary), *map(str, SOURCES)])
     return path
 
 
