@@ -4,7 +4,7 @@ import ctypes
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import mindspore
@@ -36,37 +36,40 @@ def numpy_on_cpu(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        # Samples in NumPy beside a timestep in a tensor stay what they are.
-        if not given or not tensors_are_arrays() or _has_batch(args) or _has_batch(kwargs.values()):
+        if not tensors_are_arrays():
             return method(self, *args, **kwargs)
-        arrays = {id(tensor): _shared_array(tensor) for tensor in given}
-        args = [arrays.get(id(value), value) for value in args]
-        kwargs = {name: arrays.get(id(value), value) for name, value in kwargs.items()}
-        return _as_tensors(method(self, *args, **kwargs), {id(arrays[id(tensor)]): tensor for tensor in given})
+        given: list[tuple[np.ndarray, Tensor]] = []
+        arrays = [_shared_array(value, given) if type(value) in _TENSORS else value for value in args]
+        named = {name: _shared_array(value, given) if type(value) in _TENSORS else value for name, value in kwargs.items()}
+        # Samples in NumPy beside a timestep in a tensor stay what they are.
+        if not given or given[0][0].ndim < 2 and any(type(value) is np.ndarray and value.ndim > 1 for value in (*args, *kwargs.values())):
+            return method(self, *args, **kwargs)
+        return _as_tensors(method(self, *arrays, **named), given)
 
     return call
 
 
-def _has_batch(values: Iterable[Any]) -> bool:
-    return any(type(value) is np.ndarray and value.ndim > 1 for value in values)
+_TENSORS = (Tensor, mindspore.Parameter)  # isinstance takes ten times as long
 
 
-def _shared_array(tensor: Tensor) -> np.ndarray:
-    """The array that shares a tensor's memory, also after the tensor was given another.
+def _shared_array(tensor: Tensor, given: list[tuple[np.ndarray, Tensor]]) -> np.ndarray:
+    """The array that shares a tensor's memory, also after the tensor was given another; both are noted in `given`.
 
-    `asnumpy` makes one in the time of adding 32768 numbers. So a tensor that `_as_tensor` made keeps the one it was made of, and float32
+    `asnumpy` makes one in the time of adding 32768 numbers. So a tensor that `_as_tensors` made keeps the one it was made of, and float32
     tensors are looked at where they lie, which `data_ptr` says having waited for what computes them.
     """
-    address, array = tensor.__dict__.get("_shared_array", (None, None))
-    if address is not None and tensor.data_ptr() == address:
-        return array
-    if tensor.dtype is not mindspore.float32 or tensor.has_init or not tensor.is_contiguous() or tensor.storage_offset():
-        return tensor.asnumpy()
-    shape = tensor.shape
-    memory = _memory(4 * math.prod(shape)).from_address(tensor.data_ptr())
-    memory.tensor = tensor.data  # another tensor of the same memory: it is kept if `tensor` is written to
-    return np.ndarray(shape, np.float32, memory)
+    address = tensor.data_ptr()
+    made_at, array = tensor.__dict__.get("_shared_array", (None, None))
+    if address != made_at:
+        if tensor.dtype is not mindspore.float32 or tensor.has_init or not tensor.is_contiguous():
+            array = tensor.asnumpy()
+        else:
+            shape = tensor.shape
+            memory = _memory(4 * math.prod(shape)).from_address(address)
+            memory.tensor = tensor.data  # another tensor of the same memory: it is kept if `tensor` is written to
+            array = np.ndarray(shape, np.float32, memory)
+    given.append((array, tensor))
+    return array
 
 
 @functools.cache
@@ -74,24 +77,22 @@ def _memory(size: int) -> type:
     return ctypes.c_char * size
 
 
-def _as_tensors(result: Any, given: dict[int, Tensor]) -> Any:
-    """A method's result with tensors for arrays; the given ones, found by their arrays' ids, for theirs."""
-    if isinstance(result, BaseOutput):
-        result.replace_each(lambda value: _as_tensors(value, given))
-        return result
+def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
+    """A method's result with tensors for arrays; the given ones for theirs."""
     if isinstance(result, (np.ndarray, np.generic)):
-        tensor = given.get(id(result))
-        return _as_tensor(result) if tensor is None else tensor
+        for array, tensor in given:
+            if array is result:
+                return tensor
+        array = np.asarray(result, order="C")  # not ascontiguousarray, which makes a number a vector
+        tensor = Tensor.from_numpy(array)
+        tensor._shared_array = (tensor.data_ptr(), array)
+        return tensor
+    if isinstance(result, BaseOutput):
+        result.replace_each(functools.partial(_as_tensors, given=given))
+        return result
     if isinstance(result, (list, tuple)):
         return type(result)([_as_tensors(value, given) for value in result])
     return result
-
-
-def _as_tensor(array: np.ndarray | np.generic) -> Tensor:
-    array = np.asarray(array, order="C")  # not ascontiguousarray, which makes a number a vector
-    tensor = Tensor.from_numpy(array)
-    tensor._shared_array = (tensor.data_ptr(), array)
-    return tensor
 
 
 def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
@@ -156,6 +157,8 @@ def alike(values: Array, sample: Array, dtype: str | None = None) -> Array:
 
 def cast(values: Array, dtype: Any) -> Array:
     """The values in a dtype: themselves if it is theirs."""
+    if values.dtype is dtype:
+        return values
     return values.astype(dtype, copy=False) if isinstance(values, np.ndarray) else values.astype(dtype)
 
 

@@ -431,6 +431,12 @@ class SigmaScheduler(SigmaTableMixin, DiffusionScheduler):
             return weighted_sum(-sigma / (sigma**2 + 1) ** 0.5, model_output, 1 / (sigma**2 + 1), sample)
         return model_output
 
+    def _derivative(self, model_output: Array, sample: Array, original: Array, sigma: float) -> Array:
+        """That of the sample in sigma, (sample - original) / sigma: the model output itself if that is noise and nothing was clipped."""
+        if self.config.prediction_type == "epsilon" and not self._option("clip_sample"):
+            return model_output
+        return weighted_sum(1, sample, -1, original, over=sigma)
+
     def _levels(self, timesteps: Any) -> tuple[np.ndarray, np.ndarray]:
         sigmas = self._noise_sigmas(timesteps)
         return np.ones_like(sigmas), sigmas

@@ -82,7 +82,7 @@ class KDPM2DiscreteScheduler(MidpointScheduler):
         start, middle, end = self._step_sigmas()
         sigma = self._model_sigma()
         original = self._predict_original(model_output, sample, sigma)
-        derivative = weighted_sum(1, sample, -1, original, over=sigma)
+        derivative = self._derivative(model_output, sample, original, sigma)
         step_start, length = (sample, middle - start) if self.state_in_first_order else (self.sample, end - start)
         self.sample = sample if self.state_in_first_order else None
         prev_sample = weighted_sum(1, step_start, length, derivative)

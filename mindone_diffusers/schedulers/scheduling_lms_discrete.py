@@ -94,7 +94,7 @@ class LMSDiscreteScheduler(SigmaScheduler):
         index = self._begin_step(timestep)
         sigma = float(self.sigmas[index])
         original = self._predict_original(model_output, sample, sigma)
-        self.derivatives = [*self.derivatives, weighted_sum(1, sample, -1, original, over=sigma)][-order:]
+        self.derivatives = [*self.derivatives, self._derivative(model_output, sample, original, sigma)][-order:]
         order = min(index + 1, order)
         weights = (self.get_lms_coefficient(order, index, k) for k in range(order))
         prev_sample = weighted_sum(1, sample, *chain(*zip(weights, reversed(self.derivatives))))

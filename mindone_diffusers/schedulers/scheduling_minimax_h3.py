@@ -73,7 +73,8 @@ class MiniMaxH3Scheduler(FlowScheduler):
 
     def _noise_levels(self, timestep: Any, sample: Array) -> np.ndarray:
         """1 - timestep, one or one a sample, rounded to the sample's dtype as the reference does."""
-        return 1 - on_host(timestep).reshape(-1).astype(to_numpy_dtype(sample.dtype))
+        dtype = sample.dtype if isinstance(sample, np.ndarray) else to_numpy_dtype(sample.dtype)
+        return 1 - on_host(timestep).reshape(-1).astype(dtype)
 
     def step(
         self, model_output: Array, timestep: float, sample: Array, return_dict: bool = True

@@ -15,7 +15,6 @@ import gc
 import inspect
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def steps(s: Any, output: Any, sample: Any, generator: Any) -> Any:
     if "mask" in taken:
         constant |= {"mask": 0 * output}
     if "emit_mask" in taken:
-        constant |= {"emit_mask": output[..., 0] < 9, "generator": None}
+        constant |= {"emit_mask": output[..., 0] < 9}
     if name == "BlockRefinementScheduler":
         constant |= {"mask_token_id": CLASSES - 1}
     constant = {key: value for key, value in constant.items() if key in taken}
@@ -126,11 +125,11 @@ def inputs(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.tile(numbers(shape, 1), scheduler.config.get("n_grid", 1)), numbers(shape, 0)
 
 
-def run(scheduler: Any, output: Any, sample: Any, generator: Callable) -> None:
-    """Set 50 timesteps (or as many as the class takes) and step them all."""
+def run(scheduler: Any, output: Any, sample: Any, generators: list) -> None:
+    """Set 50 timesteps (or as many as the class takes) and step them all. There is a generator for each of two samples."""
     name = type(scheduler).__name__
     scheduler.set_timesteps(**TIMESTEPS.get(name, {"num_inference_steps": 50}))
-    result = LOOPS.get(name, steps)(scheduler, output, sample, generator())
+    result = LOOPS.get(name, steps)(scheduler, output, sample, generators if name == "RFD4ProteinaScheduler" else generators[0])
     if hasattr(result, "asnumpy"):
         result.asnumpy()  # waits for the operators
 
@@ -160,9 +159,9 @@ def main() -> None:
         ours, theirs = (getattr(library.schedulers, name)(**config) for library in (mindone_diffusers, diffusers))
         arrays = inputs(ours)
         sides = {
-            "MindSpore": (ours, *map(ms.Tensor, arrays), lambda: mindone_diffusers.Generator().manual_seed(0)),
-            "NumPy": (ours, *arrays, lambda: mindone_diffusers.Generator().manual_seed(0)),
-            "torch": (theirs, *map(torch.from_numpy, arrays), lambda: torch.Generator().manual_seed(0)),
+            "MindSpore": (ours, *map(ms.Tensor, arrays), [mindone_diffusers.Generator().manual_seed(seed) for seed in range(2)]),
+            "NumPy": (ours, *arrays, [mindone_diffusers.Generator().manual_seed(seed) for seed in range(2)]),
+            "torch": (theirs, *map(torch.from_numpy, arrays), [torch.Generator().manual_seed(seed) for seed in range(2)]),
         }
         gc.collect()
         seconds = alternate(
