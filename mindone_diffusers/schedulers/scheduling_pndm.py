@@ -43,7 +43,7 @@ class PNDMScheduler(DiffusionScheduler):
 
     def _forget(self) -> None:
         self.counter = 0
-        self.cur_model_output = 0
+        self.cur_model_output = None
         self.cur_sample = None
         self.ets = []
 
@@ -100,11 +100,9 @@ class PNDMScheduler(DiffusionScheduler):
         if stage == 0:
             self.ets.append(model_output)
             self.cur_sample = sample
-        if stage < 3:
-            self.cur_model_output = self.cur_model_output + (1 / 6, 1 / 3, 1 / 3)[stage] * model_output
-        else:
-            model_output = self.cur_model_output + 1 / 6 * model_output
-            self.cur_model_output = 0
+        before = (1, self.cur_model_output) if stage else ()
+        mean = weighted_sum(*before, (1 / 6, 1 / 3, 1 / 3, 1 / 6)[stage], model_output)
+        self.cur_model_output, model_output = (mean, model_output) if stage < 3 else (None, mean)
         return self._finish(self.cur_sample, start, prev_timestep, model_output, return_dict)
 
     def step_plms(self, model_output: Array, timestep: int, sample: Array, return_dict: bool = True) -> SchedulerOutput | tuple[Array]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...core.configuration import register_to_config
 from ...core.errors import UnsupportedError
-from ..arrays import Array, randn_like, weighted_sum
+from ..arrays import Array, cast, randn_like, weighted_sum
 from ..cores import churned_sigma
 from ..scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin, UnscaledInputMixin
 
@@ -89,7 +89,7 @@ class KarrasVeScheduler(UnscaledInputMixin, SchedulerMixin):
             sample_hat: the sample after noise was added, shape (batch, ...).
             return_dict: return a `KarrasVeOutput`, else (prev_sample, derivative).
         """
-        sigma_hat, derivative = float(sigma_hat), weighted_sum(-1, model_output)
+        sigma_hat, derivative = float(sigma_hat), cast(weighted_sum(-1, model_output), sample_hat.dtype)
         sample_prev = weighted_sum(1, sample_hat, float(sigma_prev) - sigma_hat, derivative)
         return _output(sample_prev, derivative, weighted_sum(1, sample_hat, sigma_hat, model_output), return_dict)
 
