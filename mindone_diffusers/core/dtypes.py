@@ -3,6 +3,7 @@
 The canonical name is NumPy's and torch's: "float16", "bfloat16", "int64", "bool", ...
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ _SHORT = {
 }  # fmt: skip
 
 
+@functools.cache
 def dtype_name(dtype: Any) -> str:
     """The canonical name of a MindSpore, NumPy or torch dtype, or of a name such as "fp16", "torch.float16", "Float16".
 

@@ -1,5 +1,6 @@
 """`BaseOutput`: what models, schedulers and pipelines return with `return_dict=True`."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn
 
@@ -21,10 +22,9 @@ class BaseOutput(dict):
     """
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = self.__dict__[field.name]
+        for name, value in self.__dict__.items():  # the fields, in their order
             if value is not None:
-                dict.__setitem__(self, field.name, value)
+                dict.__setitem__(self, name, value)
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
@@ -46,6 +46,13 @@ class BaseOutput(dict):
     def to_tuple(self) -> tuple[Any, ...]:
         """The values that are not None, in field order."""
         return tuple(self.values())
+
+    def replace_each(self, function: Callable[[Any], Any]) -> None:
+        """Replace every value that is not None by what a function makes of it."""
+        for name, value in self.items():
+            value = function(value)
+            dict.__setitem__(self, name, value)
+            self.__dict__[name] = value
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(

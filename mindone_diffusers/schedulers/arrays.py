@@ -1,7 +1,10 @@
 """The few things a step needs that NumPy arrays and MindSpore tensors spell differently, and which of them it computes with."""
 
+import ctypes
 import functools
-from collections.abc import Callable, Iterable
+import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import mindspore
@@ -9,8 +12,10 @@ import numpy as np
 from mindspore import Tensor
 from mindspore.common.api import _pynative_executor
 
+from ..backend.native import arrays as native
 from ..backend.table import table
 from ..core.errors import UnsupportedError
+from ..core.outputs import BaseOutput
 from ..core.random import randn_array, randn_tensor
 from .tables import RESIZE_MODES, resize_matrix
 
@@ -26,64 +31,102 @@ def tensors_are_arrays() -> bool:
 def numpy_on_cpu(method: Callable) -> Callable:
     """On the CPU, compute a scheduler's method on the NumPy arrays that share the given tensors' memory, and return such tensors.
 
-    A MindSpore operator takes 30 to 60 microseconds to start there, one of NumPy's 1. NumPy has no bfloat16: that stays MindSpore's.
+    A MindSpore operator takes 30 to 60 microseconds to start there, one of NumPy's 1, and there is none for bfloat16.
     """
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not tensors_are_arrays():
             return method(self, *args, **kwargs)
-        pairs: list[tuple[np.ndarray, Tensor]] = []
-
-        def view(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                array = _shared_array(value)
-                pairs.append((array, value))
-                return array
-            return value
-
-        arrays = [view(value) for value in args]
-        named = {name: view(value) for name, value in kwargs.items()}
-        own = all(array.dtype.num < _FOREIGN for array, _ in pairs)
-        if not pairs or not own or _has_batch(args) or _has_batch(kwargs.values()):  # samples in NumPy beside a timestep in a tensor
+        given: list[tuple[np.ndarray, Tensor]] = []
+        arrays = [_shared_array(value, given) if type(value) in _TENSORS else value for value in args]
+        named = {name: _shared_array(value, given) if type(value) in _TENSORS else value for name, value in kwargs.items()}
+        # Samples in NumPy beside a timestep in a tensor stay what they are.
+        if not given or given[0][0].ndim < 2 and any(type(value) is np.ndarray and value.ndim > 1 for value in (*args, *kwargs.values())):
             return method(self, *args, **kwargs)
-        return _as_tensors(method(self, *arrays, **named), pairs)
+        return _as_tensors(method(self, *arrays, **named), given)
 
     return call
 
 
-def _shared_array(tensor: Tensor) -> np.ndarray:
-    """The array that shares a tensor's memory: of a tensor that `_as_tensors` made, and nothing has written to, the one it was made of.
+_TENSORS = (Tensor, mindspore.Parameter)  # isinstance takes ten times as long
 
-    Writing to a tensor gives it other memory (a test checks that), and `asnumpy` takes as long as a product of 32768 numbers.
+
+def _shared_array(tensor: Tensor, given: list[tuple[np.ndarray, Tensor]]) -> np.ndarray:
+    """The array that shares a tensor's memory, also after the tensor was given another; both are noted in `given`.
+
+    `asnumpy` makes one in the time of adding 32768 numbers. So a tensor that `_as_tensors` made keeps the one it was made of, and float32
+    tensors are looked at where they lie, which `data_ptr` says having waited for what computes them.
     """
-    address, array = tensor.__dict__.get("_shared_array", (None, None))
-    return array if address is not None and tensor.data_ptr() == address else tensor.asnumpy()
+    address = tensor.data_ptr()
+    made_at, array = tensor.__dict__.get("_shared_array", (None, None))
+    if address != made_at:
+        if tensor.dtype is not mindspore.float32 or tensor.has_init or not tensor.is_contiguous():
+            array = tensor.asnumpy()
+        else:
+            shape = tensor.shape
+            memory = _memory(4 * math.prod(shape)).from_address(address)
+            memory.tensor = tensor.data  # another tensor of the same memory: it is kept if `tensor` is written to
+            array = np.ndarray(shape, np.float32, memory)
+    given.append((array, tensor))
+    return array
 
 
-_FOREIGN = 256  # the numbers of dtypes that NumPy does not have itself start here
+@functools.cache
+def _memory(size: int) -> type:
+    return ctypes.c_char * size
 
 
-def _has_batch(values: Iterable[Any]) -> bool:
-    return any(type(value) is np.ndarray and value.ndim > 1 for value in values)
-
-
-def _as_tensors(result: Any, pairs: list[tuple[np.ndarray, Tensor]]) -> Any:
+def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
     """A method's result with tensors for arrays; the given ones for theirs."""
     if isinstance(result, (np.ndarray, np.generic)):
-        for array, tensor in pairs:
+        for array, tensor in given:
             if array is result:
                 return tensor
         array = np.asarray(result, order="C")  # not ascontiguousarray, which makes a number a vector
         tensor = Tensor.from_numpy(array)
         tensor._shared_array = (tensor.data_ptr(), array)
         return tensor
-    if isinstance(result, dict):
-        for name, value in result.items():
-            result[name] = _as_tensors(value, pairs)
-    elif isinstance(result, (list, tuple)):
-        return type(result)([_as_tensors(value, pairs) for value in result])
+    if isinstance(result, BaseOutput):
+        result.replace_each(functools.partial(_as_tensors, given=given))
+        return result
+    if isinstance(result, (list, tuple)):
+        return type(result)([_as_tensors(value, given) for value in result])
     return result
+
+
+def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
+    """`(a * x + b * y + ...) / over` of the arguments a, x, b, y, ...: numbers, or what `per_sample` returns, and arrays.
+
+    Nearly every step is one. NumPy arrays take one pass in a native kernel; those of 16 bits are added in float32 and the sum is rounded,
+    where PyTorch rounds after every operation.
+    """
+    on_host = isinstance(terms[1], np.ndarray)
+    if on_host and (result := native.weighted_sum(*terms, over=over)) is not None:
+        return result
+    weights, arrays = terms[::2], terms[1::2]
+    if not on_host:
+        return _quotient(functools.reduce(operator.add, map(_product, weights, arrays)), over)
+    dtype = functools.reduce(np.promote_types, [array.dtype for array in arrays])
+    exact = np.promote_types(dtype, np.float32)
+    result = sum(_product(weight, array.astype(exact, copy=False)) for weight, array in zip(weights, arrays))
+    return _quotient(result, over).astype(dtype, copy=False)
+
+
+def _product(weight: Any, array: Array) -> Array:
+    return array if type(weight) is int and weight == 1 else weight * array
+
+
+def _quotient(array: Array, divisor: Any) -> Array:
+    return array if type(divisor) is float and divisor == 1 else array / divisor
+
+
+def clamp(values: Array, lowest: float, highest: float) -> Array:
+    """The numbers, limited to a range."""
+    if not isinstance(values, np.ndarray):
+        return values.clip(lowest, highest)
+    result = native.clip(values, lowest, highest)
+    return values.clip(lowest, highest).astype(values.dtype, copy=False) if result is None else result
 
 
 def on_host(values: Any) -> np.ndarray:
@@ -91,26 +134,31 @@ def on_host(values: Any) -> np.ndarray:
     return values.asnumpy() if hasattr(values, "asnumpy") else np.asarray(values)
 
 
-def per_sample(values: np.ndarray, sample: Array, dtype: str | None = None) -> Array:
-    """One coefficient a sample, in the sample's kind and its dtype unless another is named, shaped to multiply it.
+def per_sample(values: np.ndarray, sample: Array) -> Array | float:
+    """What to multiply samples by in a `weighted_sum`: the number, if there is one, or one a sample, in the samples' kind.
 
     Raises:
         ValueError: there are neither one nor as many values as samples.
     """
-    if len(values) not in (1, sample.shape[0]):
+    if len(values) == 1:
+        return float(values[0])
+    if len(values) != sample.shape[0]:
         raise ValueError(f"{len(values)} timesteps for a batch of {sample.shape[0]}; expected one, or one a sample")
-    return alike(np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1)), sample, dtype)
+    values = np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1))
+    return values if isinstance(sample, np.ndarray) else alike(values, sample)
 
 
 def alike(values: Array, sample: Array, dtype: str | None = None) -> Array:
     """Numbers in the sample's kind and its dtype unless another is named."""
-    if isinstance(values, np.ndarray) and not isinstance(sample, np.ndarray):
-        values = mindspore.Tensor.from_numpy(values)
+    if isinstance(values, np.ndarray) != isinstance(sample, np.ndarray):
+        values = Tensor.from_numpy(values) if isinstance(values, np.ndarray) else values.asnumpy()
     return cast(values, dtype or sample.dtype)
 
 
 def cast(values: Array, dtype: Any) -> Array:
     """The values in a dtype: themselves if it is theirs."""
+    if values.dtype is dtype:
+        return values
     return values.astype(dtype, copy=False) if isinstance(values, np.ndarray) else values.astype(dtype)
 
 

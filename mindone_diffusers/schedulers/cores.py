@@ -9,6 +9,7 @@ Tables are NumPy arrays; a step reads them as Python floats.
 """
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ..core import logging
 from ..core.errors import ConfigError, TimestepError, UnsupportedError
 from ..core.outputs import BaseOutput
-from .arrays import Array, dynamic_threshold, on_host, per_sample, randn_like
+from .arrays import Array, clamp, dynamic_threshold, on_host, per_sample, randn_like, weighted_sum
 from .scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, UnscaledInputMixin, as_output
 from .tables import (
     SIGMA_OPTIONS,
@@ -39,7 +40,7 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 def velocity(alphas_cumprod: np.ndarray, sample: Array, noise: Array) -> Array:
     """The training target of v-prediction, sqrt(a) noise - sqrt(1 - a) sample, one a for all or one a sample (arXiv 2202.00512)."""
     alphas_cumprod = alphas_cumprod.astype(np.float64)
-    return per_sample(alphas_cumprod**0.5, sample) * noise - per_sample((1 - alphas_cumprod) ** 0.5, sample) * sample
+    return weighted_sum(per_sample(alphas_cumprod**0.5, sample), noise, per_sample(-((1 - alphas_cumprod) ** 0.5), sample), sample)
 
 
 def ancestral_levels(sigma: float, sigma_next: float) -> tuple[float, float]:
@@ -49,7 +50,7 @@ def ancestral_levels(sigma: float, sigma_next: float) -> tuple[float, float]:
 
 def adams_bashforth(outputs: list[Array]) -> Array:
     """The mean of the last one to four outputs, newest first, that a linear multistep method of that order steps along."""
-    return sum(weight * output for weight, output in zip(_ADAMS_BASHFORTH[len(outputs)], outputs))
+    return weighted_sum(*chain(*zip(_ADAMS_BASHFORTH[len(outputs)], outputs)))
 
 
 _ADAMS_BASHFORTH = {1: (1,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
@@ -83,7 +84,7 @@ def threshold_or_clip(pred_original_sample: Array, config: Any) -> Array:
 
 def clip(pred_original_sample: Array, config: Any) -> Array:
     """A predicted clean sample, limited as the config's `clip_sample` and `clip_sample_range` say."""
-    return pred_original_sample.clip(-config.clip_sample_range, config.clip_sample_range) if config.clip_sample else pred_original_sample
+    return clamp(pred_original_sample, -config.clip_sample_range, config.clip_sample_range) if config.clip_sample else pred_original_sample
 
 
 def predict_original(prediction_type: str, model_output: Array, sample: Array, signal: Any, noise_level: Any) -> Array:
@@ -101,8 +102,8 @@ def predict_original(prediction_type: str, model_output: Array, sample: Array, s
     """
     expect("prediction_type", prediction_type, PREDICTIONS)
     if prediction_type == "epsilon":
-        return (sample - noise_level * model_output) / signal
-    return model_output if prediction_type == "sample" else signal * sample - noise_level * model_output
+        return weighted_sum(1, sample, -noise_level, model_output, over=signal)
+    return model_output if prediction_type == "sample" else weighted_sum(signal, sample, -noise_level, model_output)
 
 
 def predict_noise(prediction_type: str, model_output: Array, sample: Array, signal: Any, noise_level: Any) -> Array:
@@ -110,8 +111,8 @@ def predict_noise(prediction_type: str, model_output: Array, sample: Array, sign
     if prediction_type == "epsilon":
         return model_output
     if prediction_type == "sample":
-        return (sample - signal * model_output) / noise_level
-    return signal * model_output + noise_level * sample
+        return weighted_sum(1, sample, -signal, model_output, over=noise_level)
+    return weighted_sum(signal, model_output, noise_level, sample)
 
 
 def find_timestep(schedule: np.ndarray | None, timestep: Any) -> np.ndarray:
@@ -230,7 +231,7 @@ class DiffusionScheduler(UnscaledInputMixin, SchedulerMixin):
             ValueError: neither one timestep nor one a sample.
         """
         signal, noise_level = self._levels(timesteps)
-        return per_sample(signal, original_samples) * original_samples + per_sample(noise_level, original_samples) * noise
+        return weighted_sum(per_sample(signal, original_samples), original_samples, per_sample(noise_level, original_samples), noise)
 
     def get_velocity(self, sample: Array, noise: Array, timesteps: Any) -> Array:
         """The training target of v-prediction (arXiv 2202.00512) for clean samples, their noise, and integer timesteps."""
@@ -341,7 +342,7 @@ class SigmaTableMixin(StepIndexMixin):
         sigma = float(self.sigmas[index])
         sigma_hat = churned_sigma(sigma, len(self.sigmas) - 1, s_churn, s_tmin, s_tmax)
         if sigma_hat > sigma:
-            sample = sample + (s_noise * (sigma_hat**2 - sigma**2) ** 0.5) * randn_like(model_output, generator)
+            sample = weighted_sum(1, sample, s_noise * (sigma_hat**2 - sigma**2) ** 0.5, randn_like(model_output, generator))
         return sample, sigma_hat
 
     def _noise_sigmas(self, timesteps: Any) -> np.ndarray:
@@ -407,7 +408,7 @@ class SigmaScheduler(SigmaTableMixin, DiffusionScheduler):
         """
         self.is_scale_input_called = True
         self._find_step(timestep)
-        return sample / (self._model_sigma() ** 2 + 1) ** 0.5
+        return weighted_sum(1, sample, over=(self._model_sigma() ** 2 + 1) ** 0.5)
 
     def _begin_step(self, timestep: Any) -> int:
         """The index of this step."""
@@ -425,10 +426,16 @@ class SigmaScheduler(SigmaTableMixin, DiffusionScheduler):
         prediction_type = self.config.prediction_type
         expect("prediction_type", prediction_type, PREDICTIONS)
         if prediction_type == "epsilon":
-            return sample - sigma * model_output
+            return weighted_sum(1, sample, -sigma, model_output)
         if prediction_type == "v_prediction":
-            return model_output * (-sigma / (sigma**2 + 1) ** 0.5) + sample / (sigma**2 + 1)
+            return weighted_sum(-sigma / (sigma**2 + 1) ** 0.5, model_output, 1 / (sigma**2 + 1), sample)
         return model_output
+
+    def _derivative(self, model_output: Array, sample: Array, original: Array, sigma: float) -> Array:
+        """That of the sample in sigma, (sample - original) / sigma: the model output itself if that is noise and nothing was clipped."""
+        if self.config.prediction_type == "epsilon" and not self._option("clip_sample"):
+            return model_output
+        return weighted_sum(1, sample, -1, original, over=sigma)
 
     def _levels(self, timesteps: Any) -> tuple[np.ndarray, np.ndarray]:
         sigmas = self._noise_sigmas(timesteps)
@@ -460,8 +467,8 @@ class HeunMixin(TwoStageMixin):
         """The sample after a stage; `sample` and `dt`, the step, are the first stage's."""
         if self.state_in_first_order:
             self.prev_derivative, self.dt, self.sample = derivative, dt, sample
-            return sample + dt * derivative
-        prev_sample = self.sample + (self.dt / 2) * (self.prev_derivative + derivative)
+            return weighted_sum(1, sample, dt, derivative)
+        prev_sample = weighted_sum(1, self.sample, self.dt, weighted_sum(0.5, self.prev_derivative, 0.5, derivative))
         self._forget_stage()
         return prev_sample
 
@@ -539,7 +546,7 @@ class EDMMixin:
 
     def precondition_inputs(self, sample: Array, sigma: float) -> Array:
         """c_in times a sample of noise level `sigma`: what the model takes, of unit variance."""
-        return sample * (1 / (sigma**2 + self.config.sigma_data**2) ** 0.5)
+        return weighted_sum(1 / (sigma**2 + self.config.sigma_data**2) ** 0.5, sample)
 
     def precondition_noise(self, sigma: float | np.ndarray) -> np.ndarray:
         """c_noise: the timesteps of these noise levels, log(sigma) / 4, float32 of at least one dimension."""
@@ -554,7 +561,7 @@ class EDMMixin:
         signs = {"epsilon": 1, "v_prediction": -1}
         expect("prediction_type", self.config.prediction_type, signs)
         c_skip, c_out = edm_scalings(sigma, self.config.sigma_data)
-        return c_skip * sample + signs[self.config.prediction_type] * c_out * model_output
+        return weighted_sum(c_skip, sample, signs[self.config.prediction_type] * c_out, model_output)
 
     def scale_model_input(self, sample: Array, timestep: Any) -> Array:
         """The sample as the model takes it: `precondition_inputs` at the current step.

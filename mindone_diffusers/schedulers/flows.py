@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ConfigError
-from .arrays import Array, per_sample
+from .arrays import Array, per_sample, weighted_sum
 from .cores import SigmaTableMixin, StepIndexMixin
 from .scheduling_utils import SchedulerMixin
 from .tables import flow_sigmas, shift_flow, time_shift
@@ -68,7 +68,7 @@ class FlowScheduler(SigmaTableMixin, SchedulerMixin):
             ValueError: neither one timestep nor one a sample.
         """
         sigma = per_sample(self._noise_levels(timestep, sample), sample)
-        return sigma * noise + (1 - sigma) * sample
+        return weighted_sum(sigma, noise, 1 - sigma, sample)
 
 
 class TimeShiftMixin:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .cores import edm_scalings, find_timestep
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
 from .tables import betas_for_alpha_bar, cumulative_product
@@ -57,7 +57,7 @@ class ConsistencyDecoderScheduler(SchedulerMixin):
             sample: shape (batch, ...).
             timestep: one of the training timesteps.
         """
-        return float(self.c_in[int(timestep)]) * sample
+        return weighted_sum(float(self.c_in[int(timestep)]), sample)
 
     def step(
         self, model_output: Array, timestep: int, sample: Array, generator: Any = None, return_dict: bool = True
@@ -76,9 +76,9 @@ class ConsistencyDecoderScheduler(SchedulerMixin):
         """
         timestep = int(timestep)
         index = find_timestep(self.timesteps, timestep)[0]
-        prev_sample = float(self.c_out[timestep]) * model_output + float(self.c_skip[timestep]) * sample
+        prev_sample = weighted_sum(float(self.c_out[timestep]), model_output, float(self.c_skip[timestep]), sample)
         if index + 1 < len(self.timesteps):
             following = self.timesteps[index + 1]
-            noise = float(self.sqrt_one_minus_alphas_cumprod[following]) * randn_like(prev_sample, generator)
-            prev_sample = float(self.sqrt_alphas_cumprod[following]) * prev_sample + noise
+            signal, noise_level = float(self.sqrt_alphas_cumprod[following]), float(self.sqrt_one_minus_alphas_cumprod[following])
+            prev_sample = weighted_sum(signal, prev_sample, noise_level, randn_like(prev_sample, generator))
         return as_output(ConsistencyDecoderSchedulerOutput, return_dict, prev_sample)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, randn_like
+from .arrays import Array, clamp, randn_like, weighted_sum
 from .cores import SigmaScheduler, check_steps, checked_timesteps, edm_scalings
 from .scheduling_utils import SchedulerOutput
 from .tables import karras_sigmas_at
@@ -51,7 +51,7 @@ class CMStochasticIterativeScheduler(SigmaScheduler):
         """
         self.is_scale_input_called = True
         self._find_step(timestep)
-        return sample / (self._model_sigma() ** 2 + self.config.sigma_data**2) ** 0.5
+        return weighted_sum(1, sample, over=(self._model_sigma() ** 2 + self.config.sigma_data**2) ** 0.5)
 
     def sigma_to_t(self, sigmas: float | np.ndarray) -> np.ndarray:
         """The timesteps of noise levels: 250 log(sigma)."""
@@ -114,12 +114,12 @@ class CMStochasticIterativeScheduler(SigmaScheduler):
         self._refuse_integer(timestep)
         config, index = self.config, self._begin_step(timestep)
         c_skip, c_out = self.get_scalings_for_boundary_condition(float(self.sigmas[index]))
-        prev_sample = c_out * model_output + c_skip * sample
+        prev_sample = weighted_sum(c_out, model_output, c_skip, sample)
         if config.clip_denoised:
-            prev_sample = prev_sample.clip(-1.0, 1.0)
+            prev_sample = clamp(prev_sample, -1.0, 1.0)
         if len(self.timesteps) > 1:
             sigma_next = min(max(float(self.sigmas[min(index + 1, len(self.sigmas) - 1)]), config.sigma_min), config.sigma_max)
             noise_level = (sigma_next**2 - config.sigma_min**2) ** 0.5
-            prev_sample = prev_sample + (config.s_noise * noise_level) * randn_like(model_output, generator)
+            prev_sample = weighted_sum(1, prev_sample, config.s_noise * noise_level, randn_like(model_output, generator))
 
         return self._end_step(CMStochasticIterativeSchedulerOutput, return_dict, prev_sample)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array
+from .arrays import Array, alike
 from .scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from .scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
 from .tables import expect
@@ -57,11 +57,11 @@ class CosineDPMSolverMultistepScheduler(EDMDPMSolverMultistepScheduler):
         """The timesteps of these noise levels, 2 / pi arctan(sigma), float32 of at least one dimension."""
         return np.arctan(np.atleast_1d(np.asarray(sigma, dtype=np.float32))) / np.float32(math.pi) * 2
 
-    def _step_noise(self, model_output: Array, generator: Any, dtype: Any = None) -> Array | float:
+    def _step_noise(self, model_output: Array, generator: Any, dtype: Any = None) -> Array | None:
         sigma, sigma_next = (float(self.sigmas[self._step_index + i]) for i in range(2))
         if self.noise_sampler is None:
             seed = None
             if generator is not None:
                 seed = [one.initial_seed() for one in generator] if isinstance(generator, list) else generator.initial_seed()
             self.noise_sampler = BrownianTreeNoiseSampler(model_output, self.config.sigma_min, self.config.sigma_max, seed)
-        return self.noise_sampler(sigma, sigma_next) if sigma != sigma_next else 0.0
+        return alike(self.noise_sampler(sigma, sigma_next), model_output) if sigma != sigma_next else None

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .cores import DiffusionScheduler, predict_noise, predict_original, threshold_or_clip
 from .scheduling_utils import DenoisedSchedulerOutput, as_output
 
@@ -91,7 +91,7 @@ class DDIMScheduler(DiffusionScheduler):
                 variance_noise = randn_like(model_output, generator)
             elif generator is not None:
                 raise ValueError("both `generator` and `variance_noise` are given; pass one of them")
-            prev_sample = prev_sample + variance**0.5 * variance_noise
+            prev_sample = weighted_sum(1, prev_sample, variance**0.5, variance_noise)
 
         return as_output(DDIMSchedulerOutput, return_dict, prev_sample, original)
 
@@ -108,10 +108,10 @@ class DDIMScheduler(DiffusionScheduler):
         signal, noise_level, next_signal, direction = levels
         original = self._limit(predict_original(prediction_type, model_output, sample, signal, noise_level), self.config)
         if use_clipped_model_output:
-            noise = (sample - signal * original) / noise_level
+            noise = predict_noise("sample", original, sample, signal, noise_level)
         else:
             noise = predict_noise(prediction_type, model_output, sample, signal, noise_level)
-        return next_signal * original + direction * noise, original
+        return weighted_sum(next_signal, original, direction, noise), original
 
 
 def transfer_levels(alpha: Any, alpha_prev: Any, variance: float = 0.0) -> tuple[Any, Any, Any, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..core.errors import ConfigError
-from .arrays import Array, on_host, per_sample
+from .arrays import Array, cast, on_host, per_sample
 from .scheduling_ddim import DDIMScheduler, DDIMSchedulerOutput, transfer_levels
 
 DDIMParallelSchedulerOutput = DDIMSchedulerOutput
@@ -41,5 +41,6 @@ class DDIMParallelScheduler(DDIMScheduler):
         timesteps = on_host(timesteps).reshape(-1)
         prev_timesteps = timesteps - len(self) // self.num_inference_steps
         levels = transfer_levels(self._alphas_cumprod(timesteps), self._alphas_cumprod(prev_timesteps))
-        levels = [per_sample(level, sample, "float32") for level in levels]
+        model_output, sample = cast(model_output, "float32"), cast(sample, "float32")
+        levels = [per_sample(level, sample) for level in levels]
         return self._transfer(model_output, sample, levels, use_clipped_model_output)[0]

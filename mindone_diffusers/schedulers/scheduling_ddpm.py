@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .cores import CustomTimestepsMixin, DiffusionScheduler, check_exactly_one, checked_timesteps, predict_original, threshold_or_clip
 from .scheduling_utils import DenoisedSchedulerOutput, as_output
 from .tables import expect
@@ -111,7 +111,7 @@ class DDPMScheduler(CustomTimestepsMixin, DiffusionScheduler):
         if timestep > 0:
             noise = randn_like(model_output, generator)
             variance = max((1 - alpha_prev) / (1 - alpha) * beta, 1e-20)
-            prev_sample = prev_sample + self._standard_deviation(variance, beta, learned) * noise
+            prev_sample = weighted_sum(1, prev_sample, self._standard_deviation(variance, beta, learned), noise)
         return prev_sample, original
 
     def _split(self, model_output: Array, sample: Array) -> tuple[Array, Array | None]:
@@ -131,7 +131,7 @@ class DDPMScheduler(CustomTimestepsMixin, DiffusionScheduler):
         signal, noise_level, of_original, of_sample = levels
         original = predict_original(self.config.prediction_type, model_output, sample, signal, noise_level)
         original = self._limit(original, self.config)
-        return of_original * original + of_sample * sample, original
+        return weighted_sum(of_original, original, of_sample, sample), original
 
     def _standard_deviation(self, variance: float, beta: float, learned: Array | None) -> Array | float:
         if learned is None and self.variance_type in ("learned", "learned_range"):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, on_host, per_sample
+from .arrays import Array, cast, on_host, per_sample
 from .scheduling_ddpm import DDPMScheduler, DDPMSchedulerOutput, posterior_levels
 
 DDPMParallelSchedulerOutput = DDPMSchedulerOutput
@@ -32,8 +32,9 @@ class DDPMParallelScheduler(DDPMScheduler):
         """
         timesteps = on_host(timesteps).reshape(-1)
         prev_timesteps = timesteps - len(self) // (self.num_inference_steps or len(self))
-        model_output, _ = self._split(model_output, sample)
+        model_output, _ = self._split(cast(model_output, "float32"), sample)
         alpha, alpha_prev = self._alphas_cumprod(timesteps), self._alphas_cumprod(prev_timesteps)
         beta = 1 - (alpha.astype(np.float32) / alpha_prev.astype(np.float32)).astype(np.float64)
-        levels = [per_sample(level, sample, "float32") for level in posterior_levels(alpha, alpha_prev, beta)]
+        sample = cast(sample, "float32")
+        levels = [per_sample(level, sample) for level in posterior_levels(alpha, alpha_prev, beta)]
         return self._posterior_mean(model_output, sample, levels)[0]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, cast, on_host, per_sample, randn_like
+from .arrays import Array, cast, on_host, per_sample, randn_like, weighted_sum
 from .cores import DiffusionScheduler
 from .scheduling_utils import SchedulerOutput, as_output
 from .tables import linspace_float32
@@ -76,9 +76,10 @@ class DDPMWuerstchenScheduler(DiffusionScheduler):
         alpha = alpha_cumprod / alpha_cumprod_prev
         of_output = (1 - alpha) / (1 - alpha_cumprod) ** 0.5
         deviation = ((1 - alpha) * (1 - alpha_cumprod_prev) / (1 - alpha_cumprod)) ** 0.5 * (prev_timestep != 0)
-        rescale, of_output, deviation = (per_sample(c, sample, "float32") for c in (alpha**-0.5, of_output, deviation))
-        prev_sample = rescale * (sample - of_output * model_output) + deviation * randn_like(model_output, generator)
-        prev_sample = cast(prev_sample, model_output.dtype)
+        sample, rescale = cast(sample, "float32"), alpha**-0.5
+        rescale, of_output, deviation = (per_sample(factor, sample) for factor in (rescale, -rescale * of_output, deviation))
+        noise = randn_like(model_output, generator)
+        prev_sample = cast(weighted_sum(rescale, sample, of_output, model_output, deviation, noise), model_output.dtype)
         return as_output(DDPMWuerstchenSchedulerOutput, return_dict, prev_sample)
 
     def previous_timestep(self, timestep: Any) -> np.ndarray:

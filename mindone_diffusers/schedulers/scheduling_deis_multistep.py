@@ -1,11 +1,13 @@
 """DEIS: exponential integrators with polynomials through the last predicted noises (arXiv 2204.13902)."""
 
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array
+from .arrays import Array, weighted_sum
+from .cores import predict_noise
 from .scheduling_utils import SchedulerOutput
 from .solvers import LogSNRScheduler
 from .tables import adams_weights
@@ -88,7 +90,7 @@ class DEISMultistepScheduler(LogSNRScheduler):
         alpha, sigma, _ = self._levels_at(self._step_index)
         if self.config.prediction_type == "flow_prediction":
             sigma = float(self.sigmas[self._step_index])  # as in PyTorch diffusers, also where sigmas are not a flow's
-        return (sample - alpha * self._predict_original(model_output, sample)) / sigma
+        return predict_noise("sample", self._predict_original(model_output, sample), sample, alpha, sigma)
 
     def deis_first_order_update(self, model_output: Array, *, sample: Array) -> Array:
         """One first-order step (DDIM's) from a converted model output."""
@@ -107,10 +109,8 @@ class DEISMultistepScheduler(LogSNRScheduler):
         index = self._step_index
         alpha, _, lambda_t = self._levels_at(index + 1)
         nodes = [self._levels_at(index - i)[2] for i in range(len(outputs))]
-        prev_sample = (alpha / self._levels_at(index)[0]) * sample
-        for weight, output in zip(adams_weights(-1.0, nodes, nodes[0], lambda_t), reversed(outputs), strict=True):
-            prev_sample = prev_sample - (alpha * weight) * output
-        return prev_sample
+        weights = [-alpha * weight for weight in adams_weights(-1.0, nodes, nodes[0], lambda_t)]
+        return weighted_sum(alpha / self._levels_at(index)[0], sample, *chain(*zip(weights, reversed(outputs), strict=True)))
 
     def step(self, model_output: Array, timestep: int, sample: Array, return_dict: bool = True) -> SchedulerOutput | tuple[Array]:
         """One step towards the clean sample.

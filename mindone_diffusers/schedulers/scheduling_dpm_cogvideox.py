@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ConfigError
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .cores import predict_original
 from .scheduling_ddim import DDIMSchedulerOutput
 from .scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
@@ -94,9 +94,9 @@ class CogVideoXDPMScheduler(CogVideoXDDIMScheduler):
         h, r, _, _ = self.get_variables(alpha, alpha_prev, alpha_back)
         of_sample, of_original, *extrapolation = self.get_mult(h, r, alpha, alpha_prev, alpha_back)
         if extrapolation:
-            denoised = extrapolation[0] * original - extrapolation[1] * old_pred_original_sample
+            denoised = weighted_sum(extrapolation[0], original, -extrapolation[1], old_pred_original_sample)
         noise_level = ((1 - alpha_prev) * -float(np.expm1(-2 * h))) ** 0.5
-        prev_sample = of_sample * sample - of_original * denoised + noise_level * noise
+        prev_sample = weighted_sum(of_sample, sample, -of_original, denoised, noise_level, noise)
         return as_output(DDIMSchedulerOutput, return_dict, prev_sample, original)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
 from ..core.random import Generator, random_integers
-from .arrays import Array, alike
+from .arrays import Array, alike, weighted_sum
 from .cores import MidpointScheduler, ancestral_levels
 from .scheduling_utils import DenoisedSchedulerOutput
 
@@ -174,7 +174,7 @@ class DPMSolverSDEScheduler(MidpointScheduler):
         t, t_end = (-np.float32(math.log(sigma)) for sigma in (start, end))
         if self.state_in_first_order:
             t_end = t + (t_end - t) * np.float32(0.5)
-        return self.noise_sampler(np.float32(math.exp(-t)), np.float32(math.exp(-t_end)))
+        return alike(self.noise_sampler(np.float32(math.exp(-t)), np.float32(math.exp(-t_end))), sample)
 
     def step(
         self, model_output: Array, timestep: float, sample: Array, return_dict: bool = True, s_noise: float = 1.0
@@ -203,6 +203,6 @@ class DPMSolverSDEScheduler(MidpointScheduler):
             down, up = ancestral_levels(start, middle if self.state_in_first_order else end)
             noise = self._noise(sample, start, end)
             step_start, self.sample = (sample, sample) if self.state_in_first_order else (self.sample, None)
-            prev_sample = (down / start) * step_start + (1 - down / start) * original + (s_noise * up) * noise
+            prev_sample = weighted_sum(down / start, step_start, 1 - down / start, original, s_noise * up, noise)
 
         return self._end_step(DPMSolverSDESchedulerOutput, return_dict, prev_sample, original)

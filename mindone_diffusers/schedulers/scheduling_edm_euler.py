@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, cast, on_host
+from .arrays import Array, cast, on_host, weighted_sum
 from .cores import EDMMixin, SigmaScheduler
 from .scheduling_utils import DenoisedSchedulerOutput
 
@@ -86,7 +86,7 @@ class EDMEulerScheduler(EDMMixin, SigmaScheduler):
         original = pred_original_sample
         if original is None:
             original = self.precondition_outputs(sample, model_output, sigma_hat)
-        prev_sample = sample + ((float(self.sigmas[index + 1]) - sigma_hat) / sigma_hat) * (sample - original)
-        prev_sample = cast(prev_sample, model_output.dtype)
+        kept = float(self.sigmas[index + 1]) / sigma_hat
+        prev_sample = cast(weighted_sum(kept, sample, 1 - kept, original), model_output.dtype)
 
         return self._end_step(EDMEulerSchedulerOutput, return_dict, prev_sample, original)

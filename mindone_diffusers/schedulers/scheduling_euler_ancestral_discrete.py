@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, cast, randn_like
+from .arrays import Array, cast, randn_like, weighted_sum
 from .cores import SigmaScheduler, ancestral_levels
 from .scheduling_utils import DenoisedSchedulerOutput
 
@@ -73,8 +73,8 @@ class EulerAncestralDiscreteScheduler(SigmaScheduler):
 
         original = self._predict_original(model_output, sample, sigma)
         sigma_down, sigma_up = ancestral_levels(sigma, sigma_next)
-        prev_sample = sample + ((sigma_down - sigma) / sigma) * (sample - original)
-        prev_sample = prev_sample + sigma_up * randn_like(model_output, generator)
+        kept = sigma_down / sigma
+        prev_sample = weighted_sum(kept, sample, 1 - kept, original, sigma_up, randn_like(model_output, generator))
         prev_sample = cast(prev_sample, model_output.dtype)
 
         return self._end_step(EulerAncestralDiscreteSchedulerOutput, return_dict, prev_sample, original)

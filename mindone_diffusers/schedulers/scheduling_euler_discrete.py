@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, cast, on_host
+from .arrays import Array, cast, on_host, weighted_sum
 from .cores import SigmaScheduler, velocity
 from .scheduling_utils import DenoisedSchedulerOutput
 from .tables import expect, linspace_float32, sigma_to_timestep, sigmas_of
@@ -129,8 +129,8 @@ class EulerDiscreteScheduler(SigmaScheduler):
             original = model_output
         else:  # v-prediction's scalings are those of the noise level the model was called with
             original = self._predict_original(model_output, sample, sigma if self.config.prediction_type == "v_prediction" else sigma_hat)
-        prev_sample = sample + ((sigma_next - sigma_hat) / sigma_hat) * (sample - original)
-        prev_sample = cast(prev_sample, model_output.dtype)
+        kept = sigma_next / sigma_hat
+        prev_sample = cast(weighted_sum(kept, sample, 1 - kept, original), model_output.dtype)
 
         return self._end_step(EulerDiscreteSchedulerOutput, return_dict, prev_sample, original)
 

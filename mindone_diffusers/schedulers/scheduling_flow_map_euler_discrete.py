@@ -6,7 +6,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, cast, on_host, per_sample
+from .arrays import Array, cast, on_host, per_sample, weighted_sum
 from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput, UnscaledInputMixin
 from .tables import shift_flow
@@ -100,6 +100,6 @@ class FlowMapEulerDiscreteScheduler(UnscaledInputMixin, FlowScheduler):
             sigma_next = np.array([self._sigma_at(t, later=1) for t in timesteps])
         else:
             sigma_next = np.array([self._sigma_at(r) for r in on_host(r_timestep).reshape(-1)])
-        sample = cast(sample, "float32")
-        prev_sample = cast(sample + per_sample(sigma_next - sigma, sample) * cast(model_output, "float32"), model_output.dtype)
+        prev_sample = weighted_sum(1, cast(sample, "float32"), per_sample(sigma_next - sigma, sample), cast(model_output, "float32"))
+        prev_sample = cast(prev_sample, model_output.dtype)
         return self._end_step(FlowMapEulerDiscreteSchedulerOutput, return_dict, prev_sample)

@@ -7,7 +7,7 @@ import numpy as np
 from ..core import logging
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, alike, cast, largest, randn_like
+from .arrays import Array, alike, cast, largest, randn_like, weighted_sum
 from .flows import FlowScheduler, TimeShiftMixin
 from .scheduling_utils import SchedulerOutput
 from .tables import TIME_SHIFTS, expect, shift_flow, stretch_shift_to_terminal
@@ -144,10 +144,10 @@ class FlowMatchEulerDiscreteScheduler(TimeShiftMixin, FlowScheduler):
             sigma_next = largest(lower * (lower < sigma - 1e-6), axis=0)[0]
             length = sigma - sigma_next
         if self.config.stochastic_sampling:
-            original = sample - sigma * model_output
-            prev_sample = (1 - sigma_next) * original + sigma_next * randn_like(sample, generator)
+            original = weighted_sum(1, sample, -sigma, model_output)
+            prev_sample = weighted_sum(1 - sigma_next, original, sigma_next, randn_like(sample, generator))
         else:
-            prev_sample = sample + length * model_output
+            prev_sample = weighted_sum(1, sample, length, model_output)
         if per_token_timesteps is None:
             prev_sample = cast(prev_sample, model_output.dtype)
         return self._end_step(FlowMatchEulerDiscreteSchedulerOutput, return_dict, prev_sample)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, cast
+from .arrays import Array, cast, weighted_sum
 from .cores import HeunMixin
 from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
@@ -40,7 +40,7 @@ class FlowMatchHeunDiscreteScheduler(HeunMixin, FlowScheduler):
             TimestepError: it is not in the schedule.
         """
         sigma = float(self.sigmas[self._find_step(timestep)])
-        return sigma * noise + (1 - sigma) * sample
+        return weighted_sum(sigma, noise, 1 - sigma, sample)
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         """Choose timesteps and sigmas.
@@ -84,6 +84,7 @@ class FlowMatchHeunDiscreteScheduler(HeunMixin, FlowScheduler):
         # Noise is drawn in both stages, as in PyTorch diffusers; the second does not depend on `sample`.
         sample = cast(sample, "float32")
         sample, sigma_hat = self._churn(model_output, sample, s_churn, s_tmin, s_tmax, s_noise, generator, start)
-        derivative = (sigma / sigma_hat) * model_output if self.state_in_first_order else model_output
+        churned = self.state_in_first_order and sigma_hat > sigma
+        derivative = weighted_sum(sigma / sigma_hat, model_output) if churned else model_output
         prev_sample = cast(self._heun(sample, derivative, sigma_next - sigma_hat), model_output.dtype)
         return self._end_step(FlowMatchHeunDiscreteSchedulerOutput, return_dict, prev_sample)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, cast, randn_like, resize
+from .arrays import Array, cast, randn_like, resize, weighted_sum
 from .scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from .scheduling_utils import SchedulerOutput
 
@@ -78,9 +78,9 @@ class FlowMatchLCMScheduler(FlowMatchEulerDiscreteScheduler):
             self._first_size = model_output.shape[2:]
         index = self._begin_step(timestep)
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
-        original = cast(sample, "float32") - sigma * model_output
+        original = weighted_sum(1, cast(sample, "float32"), -sigma, model_output)
         if factors and index < len(factors):
             original = resize(original, [round(factors[index] * size) for size in self._first_size], self._upscale_mode)
-        prev_sample = (1 - sigma_next) * original + sigma_next * randn_like(original, generator)
+        prev_sample = weighted_sum(1 - sigma_next, original, sigma_next, randn_like(original, generator))
         prev_sample = cast(prev_sample, model_output.dtype)
         return self._end_step(FlowMatchLCMSchedulerOutput, return_dict, prev_sample)

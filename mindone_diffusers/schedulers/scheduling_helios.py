@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError, UnsupportedError
-from .arrays import Array, cast
+from .arrays import Array, cast, weighted_sum
 from .flows import FlowStagesMixin
 from .scheduling_helios_dmd import HeliosDMDSchedulerOutput
 from .scheduling_unipc_multistep import UniPCMultistepScheduler
@@ -124,7 +124,7 @@ class HeliosScheduler(FlowStagesMixin, UniPCMultistepScheduler):
         if sigma is None:
             self._refuse_integer(timestep)
             sigma, sigma_next = self.sigmas[self._step_index], self.sigmas[self._step_index + 1]
-        prev_sample = cast(sample, "float32") + float(sigma_next - sigma) * model_output
+        prev_sample = weighted_sum(1, cast(sample, "float32"), float(sigma_next - sigma), model_output)
         self._step_index += 1
         return as_output(HeliosSchedulerOutput, return_dict, cast(prev_sample, model_output.dtype))
 

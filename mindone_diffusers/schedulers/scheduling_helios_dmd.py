@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, cast, on_host, per_sample
+from .arrays import Array, cast, on_host, per_sample, weighted_sum
 from .flows import FlowStagesMixin
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
 
@@ -61,13 +61,13 @@ class HeliosDMDScheduler(FlowStagesMixin, SchedulerMixin):
         """
         noise_float = cast(noise, "float32")
         sigma = per_sample(self._sigmas_at(timestep, sigmas, timesteps), noise_float)
-        return cast((1 - sigma) * cast(original_samples, "float32") + sigma * noise_float, noise.dtype)
+        return cast(weighted_sum(1 - sigma, cast(original_samples, "float32"), sigma, noise_float), noise.dtype)
 
     def convert_flow_pred_to_x0(self, flow_pred: Array, xt: Array, timestep: Any, sigmas: Any, timesteps: Any) -> Array:
         """The clean samples that predicted flows mean, xt - sigma flow_pred, in the dtype of `flow_pred`; arguments as `add_noise`."""
         sample = cast(xt, "float32")
         sigma = per_sample(self._sigmas_at(timestep, sigmas, timesteps), sample)
-        return cast(sample - sigma * cast(flow_pred, "float32"), flow_pred.dtype)
+        return cast(weighted_sum(1, sample, -sigma, cast(flow_pred, "float32")), flow_pred.dtype)
 
     def step(
         self, model_output: Array, timestep: Any = None, sample: Array = None, generator: Any = None, return_dict: bool = True,

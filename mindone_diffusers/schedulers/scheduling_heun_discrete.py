@@ -92,6 +92,6 @@ class HeunDiscreteScheduler(HeunMixin, SigmaScheduler):
         index = self._begin_step(timestep)
         sigma = float(self.sigmas[index])  # of this model call: the end of the step in its second stage
         original = clip(self._predict_original(model_output, sample, sigma), self.config)
-        derivative = (sample - original) / sigma
+        derivative = self._derivative(model_output, sample, original, sigma)
         prev_sample = self._heun(sample, derivative, float(self.sigmas[index + 1]) - sigma)
         return self._end_step(HeunDiscreteSchedulerOutput, return_dict, prev_sample, original)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, cast
-from .cores import StepIndexMixin, adams_bashforth
+from .arrays import Array, cast, weighted_sum
+from .cores import StepIndexMixin, adams_bashforth, predict_original
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, UnscaledInputMixin
 from .tables import linspace_float32
 
@@ -58,9 +58,9 @@ class IPNDMScheduler(UnscaledInputMixin, StepIndexMixin, SchedulerMixin):
         index = self._find_step(timestep)
         (alpha, alpha_next), (beta, beta_next) = (table[index : index + 2].tolist() for table in (self.alphas, self.betas))
         start = cast(sample, "float32")
-        self.ets = [*self.ets[-3:], beta * start + alpha * cast(model_output, "float32")]
+        self.ets = [*self.ets[-3:], weighted_sum(beta, start, alpha, cast(model_output, "float32"))]
         noise = adams_bashforth(self.ets[::-1])
-        original = (start - beta * noise) / max(alpha, 1e-8)
-        prev_sample = cast(alpha_next * original + beta_next * noise, sample.dtype)
+        original = predict_original("epsilon", noise, start, max(alpha, 1e-8), beta)
+        prev_sample = cast(weighted_sum(alpha_next, original, beta_next, noise), sample.dtype)
 
         return self._end_step(SchedulerOutput, return_dict, prev_sample)

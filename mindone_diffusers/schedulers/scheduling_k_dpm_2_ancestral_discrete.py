@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .cores import ancestral_levels
 from .scheduling_k_dpm_2_discrete import KDPM2DiscreteScheduler
 from .scheduling_utils import DenoisedSchedulerOutput, as_output
@@ -48,5 +48,5 @@ class KDPM2AncestralDiscreteScheduler(KDPM2DiscreteScheduler):
         else:
             _, sigma_next, down = self._step_sigmas()
             prev_sample, original = self._advance(model_output, timestep, sample)
-            prev_sample = prev_sample + (sigma_next**2 - down**2) ** 0.5 * randn_like(model_output, generator)
+            prev_sample = weighted_sum(1, prev_sample, (sigma_next**2 - down**2) ** 0.5, randn_like(model_output, generator))
         return as_output(KDPM2AncestralDiscreteSchedulerOutput, return_dict, prev_sample, original)

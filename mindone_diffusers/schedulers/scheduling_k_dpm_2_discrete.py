@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array
+from .arrays import Array, weighted_sum
 from .cores import MidpointScheduler
 from .scheduling_utils import DenoisedSchedulerOutput, as_output
 
@@ -82,10 +82,9 @@ class KDPM2DiscreteScheduler(MidpointScheduler):
         start, middle, end = self._step_sigmas()
         sigma = self._model_sigma()
         original = self._predict_original(model_output, sample, sigma)
-        derivative = (sample - original) / sigma
-        if self.state_in_first_order:
-            self.sample, prev_sample = sample, sample + (middle - start) * derivative
-        else:
-            self.sample, prev_sample = None, self.sample + (end - start) * derivative
+        derivative = self._derivative(model_output, sample, original, sigma)
+        step_start, length = (sample, middle - start) if self.state_in_first_order else (self.sample, end - start)
+        self.sample = sample if self.state_in_first_order else None
+        prev_sample = weighted_sum(1, step_start, length, derivative)
         self._step_index += 1
         return prev_sample, original

@@ -8,7 +8,7 @@ import numpy as np
 from ..core import logging
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .cores import (
     CustomTimestepsMixin,
     DiffusionScheduler,
@@ -163,7 +163,7 @@ class LCMScheduler(DistilledScheduler):
         alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
         original = predict_original(self.config.prediction_type, model_output, sample, alpha**0.5, (1 - alpha) ** 0.5)
         c_skip, c_out = self.get_scalings_for_boundary_condition_discrete(timestep)
-        prev_sample = denoised = c_out * threshold_or_clip(original, self.config) + c_skip * sample
+        prev_sample = denoised = weighted_sum(c_out, threshold_or_clip(original, self.config), c_skip, sample)
         if not self._is_last_step:
-            prev_sample = alpha_prev**0.5 * denoised + (1 - alpha_prev) ** 0.5 * randn_like(denoised, generator)
+            prev_sample = weighted_sum(alpha_prev**0.5, denoised, (1 - alpha_prev) ** 0.5, randn_like(denoised, generator))
         return self._end_step(LCMSchedulerOutput, return_dict, prev_sample, denoised)

@@ -1,11 +1,12 @@
 """Linear multistep (Adams-Bashforth) method in sigma (k-diffusion's `sample_lms`)."""
 
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array
+from .arrays import Array, weighted_sum
 from .cores import SigmaScheduler
 from .scheduling_utils import DenoisedSchedulerOutput
 
@@ -93,10 +94,9 @@ class LMSDiscreteScheduler(SigmaScheduler):
         index = self._begin_step(timestep)
         sigma = float(self.sigmas[index])
         original = self._predict_original(model_output, sample, sigma)
-        self.derivatives = [*self.derivatives, (sample - original) / sigma][-order:]
+        self.derivatives = [*self.derivatives, self._derivative(model_output, sample, original, sigma)][-order:]
         order = min(index + 1, order)
-        prev_sample = sample
-        for k, derivative in zip(range(order), reversed(self.derivatives)):
-            prev_sample = prev_sample + self.get_lms_coefficient(order, index, k) * derivative
+        weights = (self.get_lms_coefficient(order, index, k) for k in range(order))
+        prev_sample = weighted_sum(1, sample, *chain(*zip(weights, reversed(self.derivatives))))
 
         return self._end_step(LMSDiscreteSchedulerOutput, return_dict, prev_sample, original)

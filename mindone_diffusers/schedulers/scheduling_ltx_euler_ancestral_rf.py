@@ -7,7 +7,7 @@ import numpy as np
 from ..core import logging
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, cast, on_host, randn_like
+from .arrays import Array, cast, on_host, randn_like, weighted_sum
 from .flows import FlowScheduler
 from .scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from .scheduling_utils import SchedulerOutput
@@ -95,9 +95,9 @@ class LTXEulerAncestralRFScheduler(FlowScheduler):
         sigma_down = sigma_next * (1 + (sigma_next / sigma - 1) * eta)
         if abs(sigma_next) < 1e-8:
             sigma_down = 0.0
-        result = cast(sample, "float32") + (sigma_down - sigma) * cast(model_output, "float32")
+        result = weighted_sum(1, cast(sample, "float32"), sigma_down - sigma, cast(model_output, "float32"))
         if sigma_down and eta > 0 and s_noise > 0:
             signal = (1 - sigma_next) / (1 - sigma_down + 1e-12)
             renoise = max(sigma_next**2 - (sigma_down * signal) ** 2, 0.0) ** 0.5
-            result = signal * result + (renoise * s_noise) * randn_like(result, generator)
+            result = weighted_sum(signal, result, renoise * s_noise, randn_like(result, generator))
         return cast(result, sample.dtype)

@@ -7,7 +7,7 @@ import numpy as np
 from ..core.configuration import register_to_config
 from ..core.dtypes import to_numpy_dtype
 from ..core.errors import ConfigError
-from .arrays import Array, cast, on_host, per_sample
+from .arrays import Array, cast, on_host, per_sample, weighted_sum
 from .flows import FlowScheduler
 from .scheduling_utils import SchedulerOutput
 from .tables import linspace_float32, shift_flow
@@ -73,7 +73,8 @@ class MiniMaxH3Scheduler(FlowScheduler):
 
     def _noise_levels(self, timestep: Any, sample: Array) -> np.ndarray:
         """1 - timestep, one or one a sample, rounded to the sample's dtype as the reference does."""
-        return 1 - on_host(timestep).reshape(-1).astype(to_numpy_dtype(sample.dtype))
+        dtype = sample.dtype if isinstance(sample, np.ndarray) else to_numpy_dtype(sample.dtype)
+        return 1 - on_host(timestep).reshape(-1).astype(dtype)
 
     def step(
         self, model_output: Array, timestep: float, sample: Array, return_dict: bool = True
@@ -91,8 +92,8 @@ class MiniMaxH3Scheduler(FlowScheduler):
             TimestepError: `timestep` is not in the schedule.
         """
         index = self._begin_step(timestep)
-        original = sample + per_sample(self._noise_levels(timestep, sample), sample) * model_output
+        original = weighted_sum(1, sample, per_sample(self._noise_levels(timestep, sample), sample), model_output)
         ratio = float(self.sigmas[index + 1]) / float(self.sigmas[index])
-        prev_sample = ratio * cast(sample, "float32") + (1 - ratio) * cast(original, "float32")
+        prev_sample = weighted_sum(ratio, cast(sample, "float32"), 1 - ratio, cast(original, "float32"))
         prev_sample = cast(prev_sample, sample.dtype)
         return self._end_step(MiniMaxH3SchedulerOutput, return_dict, prev_sample)

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array
-from .cores import DiffusionScheduler, adams_bashforth
+from .arrays import Array, weighted_sum
+from .cores import DiffusionScheduler, adams_bashforth, predict_noise
 from .scheduling_utils import SchedulerOutput, as_output
 from .tables import expect
 
@@ -43,7 +43,7 @@ class PNDMScheduler(DiffusionScheduler):
 
     def _forget(self) -> None:
         self.counter = 0
-        self.cur_model_output = 0
+        self.cur_model_output = None
         self.cur_sample = None
         self.ets = []
 
@@ -100,11 +100,9 @@ class PNDMScheduler(DiffusionScheduler):
         if stage == 0:
             self.ets.append(model_output)
             self.cur_sample = sample
-        if stage < 3:
-            self.cur_model_output = self.cur_model_output + (1 / 6, 1 / 3, 1 / 3)[stage] * model_output
-        else:
-            model_output = self.cur_model_output + 1 / 6 * model_output
-            self.cur_model_output = 0
+        before = (1, self.cur_model_output) if stage else ()
+        mean = weighted_sum(*before, (1 / 6, 1 / 3, 1 / 3, 1 / 6)[stage], model_output)
+        self.cur_model_output, model_output = (mean, model_output) if stage < 3 else (None, mean)
         return self._finish(self.cur_sample, start, prev_timestep, model_output, return_dict)
 
     def step_plms(self, model_output: Array, timestep: int, sample: Array, return_dict: bool = True) -> SchedulerOutput | tuple[Array]:
@@ -128,7 +126,7 @@ class PNDMScheduler(DiffusionScheduler):
         if self.counter == 0 and len(e) == 1:
             self.cur_sample = sample
         elif self.counter == 1 and len(e) == 1:
-            model_output = (model_output + e[0]) / 2
+            model_output = weighted_sum(1 / 2, model_output, 1 / 2, e[0])
             sample, self.cur_sample = self.cur_sample, None
         else:
             model_output = adams_bashforth(e)
@@ -146,6 +144,6 @@ class PNDMScheduler(DiffusionScheduler):
         alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
         expect("prediction_type", self.config.prediction_type, ("epsilon", "v_prediction"))
         if self.config.prediction_type == "v_prediction":
-            model_output = alpha**0.5 * model_output + (1 - alpha) ** 0.5 * sample
+            model_output = predict_noise("v_prediction", model_output, sample, alpha**0.5, (1 - alpha) ** 0.5)
         scale = alpha * (1 - alpha_prev) ** 0.5 + (alpha * (1 - alpha) * alpha_prev) ** 0.5
-        return (alpha_prev / alpha) ** 0.5 * sample - (alpha_prev - alpha) / scale * model_output
+        return weighted_sum((alpha_prev / alpha) ** 0.5, sample, -(alpha_prev - alpha) / scale, model_output)

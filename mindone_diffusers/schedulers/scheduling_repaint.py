@@ -6,7 +6,8 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import UnsupportedError
-from .arrays import Array, randn_like
+from .arrays import Array, clamp, randn_like, weighted_sum
+from .cores import predict_original
 from .scheduling_ddim import DDIMScheduler, transfer_levels
 from .scheduling_utils import DenoisedSchedulerOutput, as_output
 
@@ -80,14 +81,13 @@ class RePaintScheduler(DDIMScheduler):
         alpha, alpha_prev = self._alpha_cumprod(timestep), self._alpha_cumprod(prev_timestep)
         variance = self.eta**2 * self._get_variance(timestep, prev_timestep)
         signal, noise_level, next_signal, direction = transfer_levels(alpha, alpha_prev, variance)
-        original = (sample - noise_level * model_output) / signal
+        original = predict_original("epsilon", model_output, sample, signal, noise_level)
         if self.config.clip_sample:
-            original = original.clip(-1.0, 1.0)
-        unknown = next_signal * original + direction * model_output
+            original = clamp(original, -1.0, 1.0)
         noise = randn_like(model_output, generator)
-        if timestep > 0 and self.eta > 0:
-            unknown = unknown + variance**0.5 * noise
-        known = alpha_prev**0.5 * original_image + (1 - alpha_prev) ** 0.5 * noise
+        spread = variance**0.5 if timestep > 0 and self.eta > 0 else 0.0
+        unknown = weighted_sum(next_signal, original, direction, model_output, spread, noise)
+        known = weighted_sum(alpha_prev**0.5, original_image, (1 - alpha_prev) ** 0.5, noise)
         prev_sample = mask * known + (1.0 - mask) * unknown
         return as_output(RePaintSchedulerOutput, return_dict, prev_sample, original)
 
@@ -104,7 +104,7 @@ class RePaintScheduler(DDIMScheduler):
         """
         stride = int(timestep) - self._next_timestep(timestep)
         for beta in self.betas[int(timestep) : int(timestep) + stride].tolist():
-            sample = (1 - beta) ** 0.5 * sample + beta**0.5 * randn_like(sample, generator)
+            sample = weighted_sum((1 - beta) ** 0.5, sample, beta**0.5, randn_like(sample, generator))
         return sample
 
     def add_noise(self, original_samples: Array, noise: Array, timesteps: Any) -> NoReturn:

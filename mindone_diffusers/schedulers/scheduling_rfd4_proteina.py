@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, cast, on_host, per_sample, randn_like
+from .arrays import Array, alike, cast, on_host, randn_like, weighted_sum
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
 from .tables import expect, linspace_float32
 
@@ -125,7 +125,7 @@ class RFD4ProteinaScheduler(SchedulerMixin):
         times, batch = on_host(timesteps), original_samples.shape[0]
         if times.shape not in ((), (batch,)) or (times < 0).any() or (times >= 1).any():
             raise ConfigError(f"timesteps are {times}; expected one or {batch}, 0 or more and less than 1")
-        time = per_sample(times.reshape(-1), original_samples)
+        time = alike(times.astype(np.float32).reshape(-1, 1, 1), original_samples)  # in the samples' dtype, as the products
         return (1 - time) * noise + time * original_samples
 
     def step(
@@ -162,13 +162,13 @@ class RFD4ProteinaScheduler(SchedulerMixin):
         ratio = float(self._rescaling(now))
         state, velocity = cast(sample, "float32"), cast(model_output, "float32")
         # The velocity of the rescaled score, (state + (1 - now) * ratio * score) / now, without taking the difference of its large terms.
-        drift = ratio * velocity + (1 - ratio) / now * state
+        of_velocity, of_state, noise = ratio, (1 - ratio) / now, ()
         if np.float32(config.t_lim_ode_below) <= now <= np.float32(config.t_lim_ode):
-            noise = cast(randn_like(sample, generators), "float32")
-            drift = drift + strength * ratio / (1 - now) * (now * velocity - state)
-            state = state + math.sqrt(2 * strength * interval) * noise
-        prev_sample = (state + interval * drift) * cast(emit_mask[..., None], "float32")
-        return as_output(RFD4ProteinaSchedulerOutput, return_dict, prev_sample)
+            pull = strength * ratio / (1 - now)
+            of_velocity, of_state = of_velocity + pull * now, of_state - pull
+            noise = math.sqrt(2 * strength * interval), cast(randn_like(sample, generators), "float32")
+        prev_sample = weighted_sum(1 + interval * of_state, state, interval * of_velocity, velocity, *noise)
+        return as_output(RFD4ProteinaSchedulerOutput, return_dict, prev_sample * cast(emit_mask[..., None], "float32"))
 
 
 def _one_a_sample(generator: Any, batch: int) -> list | None:

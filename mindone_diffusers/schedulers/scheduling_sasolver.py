@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .scheduling_utils import SchedulerOutput
 from .solvers import LogSNRScheduler
 from .tables import adams_weights, expect, exponential_moment, lagrange_basis
@@ -172,10 +173,8 @@ class SASolverScheduler(LogSNRScheduler):
         else:
             keep, factor = alpha / alpha_s, -rate * alpha
             spread = tau * sigma * math.sqrt(math.expm1(2 * h))
-        result = keep * sample + spread * noise
-        for weight, output in zip(weights, outputs, strict=False):
-            result = result + (factor * weight) * output
-        return result
+        weights = [factor * weight for weight in weights]
+        return weighted_sum(keep, sample, spread, noise, *chain(*zip(weights, outputs, strict=False)))
 
     def step(
         self, model_output: Array, timestep: int, sample: Array, generator: Any = None, return_dict: bool = True

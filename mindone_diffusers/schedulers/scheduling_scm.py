@@ -7,7 +7,7 @@ import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array, on_host, randn_like
+from .arrays import Array, on_host, randn_like, weighted_sum
 from .cores import StepIndexMixin, check_steps
 from .scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin
 from .tables import expect, linspace_float32
@@ -82,8 +82,8 @@ class SCMScheduler(StepIndexMixin, SchedulerMixin):
         expect("prediction_type", self.config.prediction_type, ("trigflow",))
         index = self._find_step(timestep)
         angle, angle_next = self.timesteps[index : index + 2].tolist()
-        original = math.cos(angle) * sample - math.sin(angle) * model_output
-        noise = self.config.sigma_data * randn_like(model_output, generator, "float32")
-        prev_sample = math.cos(angle_next) * original + math.sin(angle_next) * noise
+        original = weighted_sum(math.cos(angle), sample, -math.sin(angle), model_output)
+        noise, noise_level = randn_like(model_output, generator, "float32"), math.sin(angle_next) * self.config.sigma_data
+        prev_sample = weighted_sum(math.cos(angle_next), original, noise_level, noise)
 
         return self._end_step(SCMSchedulerOutput, return_dict, prev_sample, original)

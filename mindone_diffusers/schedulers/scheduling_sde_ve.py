@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core.configuration import register_to_config
-from .arrays import Array, on_host, per_sample, randn_like
+from .arrays import Array, cast, on_host, per_sample, randn_like, weighted_sum
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, UnscaledInputMixin, as_output
 from .tables import linspace_float32
 
@@ -93,8 +93,9 @@ class ScoreSdeVeScheduler(UnscaledInputMixin, SchedulerMixin):
         indices = (timesteps * np.float32(len(self.timesteps) - 1)).astype(np.int64)
         sigmas, below = self.discrete_sigmas[indices].astype(np.float64), self.get_adjacent_sigma(indices, timesteps).astype(np.float64)
         variance = sigmas**2 - below**2
-        mean = sample + per_sample(variance, sample, "float32") * model_output
-        prev_sample = mean + per_sample(variance**0.5, sample, "float32") * randn_like(sample, generator)
+        noise, sample = randn_like(sample, generator), cast(sample, "float32")
+        mean = weighted_sum(1, sample, per_sample(variance, sample), model_output)
+        prev_sample = weighted_sum(1, mean, per_sample(variance**0.5, sample), noise)
         return as_output(SdeVeOutput, return_dict, prev_sample, mean)
 
     def step_correct(
@@ -110,7 +111,7 @@ class ScoreSdeVeScheduler(UnscaledInputMixin, SchedulerMixin):
         """
         noise = randn_like(sample, generator, "float32")
         ratio = self.config.snr * _mean_norm(noise) / _mean_norm(model_output)
-        prev_sample = sample + 2 * ratio**2 * model_output + 2 * ratio * noise
+        prev_sample = weighted_sum(1, sample, 2 * ratio**2, model_output, 2 * ratio, noise)
         return as_output(SchedulerOutput, return_dict, prev_sample)
 
     def add_noise(self, original_samples: Array, noise: Array | None, timesteps: Any) -> Array:
@@ -126,10 +127,10 @@ class ScoreSdeVeScheduler(UnscaledInputMixin, SchedulerMixin):
         """
         noise = randn_like(original_samples, None) if noise is None else noise
         sigmas = self.discrete_sigmas[on_host(timesteps).reshape(-1)]
-        return original_samples + per_sample(sigmas, original_samples, "float32") * noise
+        original_samples = cast(original_samples, "float32")
+        return weighted_sum(1, original_samples, per_sample(sigmas, original_samples), noise)
 
 
 def _mean_norm(values: Array) -> Array:
-    """The mean of the samples' Euclidean norms, one float32 number in as many dimensions."""
-    norms = (values.astype("float32") ** 2).reshape(values.shape[0], -1).sum(axis=1) ** 0.5
-    return norms.mean().reshape((1,) * len(values.shape))
+    """The mean of the samples' Euclidean norms, one float32 number."""
+    return ((cast(values, "float32") ** 2).reshape(values.shape[0], -1).sum(axis=1) ** 0.5).mean()

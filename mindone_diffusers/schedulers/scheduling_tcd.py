@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ConfigError
-from .arrays import Array, randn_like
+from .arrays import Array, randn_like, weighted_sum
 from .cores import predict_noise, predict_original
 from .scheduling_lcm import DistilledScheduler
 from .scheduling_utils import SchedulerOutput
@@ -81,8 +81,8 @@ class TCDScheduler(DistilledScheduler):
         levels = alpha**0.5, (1 - alpha) ** 0.5
         original = predict_original(self.config.prediction_type, model_output, sample, *levels)
         noise = predict_noise(self.config.prediction_type, model_output, sample, *levels)
-        prev_sample = noised = alpha_below**0.5 * original + (1 - alpha_below) ** 0.5 * noise
+        prev_sample = noised = weighted_sum(alpha_below**0.5, original, (1 - alpha_below) ** 0.5, noise)
         if eta > 0 and not self._is_last_step:
             kept = alpha_prev / alpha_below
-            prev_sample = kept**0.5 * noised + (1 - kept) ** 0.5 * randn_like(noised, generator)
+            prev_sample = weighted_sum(kept**0.5, noised, (1 - kept) ** 0.5, randn_like(noised, generator))
         return self._end_step(TCDSchedulerOutput, return_dict, prev_sample, noised)

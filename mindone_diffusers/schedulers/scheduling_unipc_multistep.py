@@ -1,13 +1,14 @@
 """UniPC: a predictor and a corrector of any order for diffusion ODEs (arXiv 2302.04867)."""
 
 import math
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
 from ..core.configuration import register_to_config
 from ..core.errors import ConfigError
-from .arrays import Array
+from .arrays import Array, weighted_sum
 from .flows import TimeShiftMixin
 from .scheduling_utils import SchedulerMixin, SchedulerOutput
 from .solvers import LogSNRScheduler
@@ -208,10 +209,9 @@ class UniPCMultistepScheduler(TimeShiftMixin, LogSNRScheduler):
                 targets.append(term * math.factorial(k) / scale)
                 term = term / z - 1 / math.factorial(k + 1)
             weights = np.linalg.solve(np.vander(places, increasing=True).T, targets)
-        result = keep * sample + (factor * phi) * self.model_outputs[-1]
-        for weight, place, output in zip(weights, places, outputs, strict=True):
-            result = result + float(factor * scale * weight / place) * (output - self.model_outputs[-1])
-        return result
+        weights = [float(factor * scale * weight / place) for weight, place in zip(weights, places, strict=True)]
+        of_last = factor * phi - sum(weights)  # the others weigh the differences from it
+        return weighted_sum(keep, sample, of_last, self.model_outputs[-1], *chain(*zip(weights, outputs, strict=True)))
 
     def step(self, model_output: Array, timestep: int, sample: Array, return_dict: bool = True) -> SchedulerOutput | tuple[Array]:
         """One step towards the clean sample.

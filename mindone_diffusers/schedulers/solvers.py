@@ -4,13 +4,14 @@
 """
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import ConfigError, UnsupportedError
 from ..core.outputs import BaseOutput
-from .arrays import Array, dynamic_threshold, randn_like
+from .arrays import Array, dynamic_threshold, randn_like, weighted_sum
 from .cores import PREDICTIONS, DiffusionScheduler, SigmaTableMixin, predict_noise, predict_original
 from .tables import SIGMA_OPTIONS, expect, flow_sigmas, sigma_to_timestep, sigmas_of, timestep_grid
 
@@ -130,7 +131,7 @@ class LogSNRScheduler(SigmaTableMixin, DiffusionScheduler):
         kind, sigma = self.config.prediction_type, float(self.sigmas[self._step_index]) if sigma is None else sigma
         expect("prediction_type", kind, (*PREDICTIONS, "flow_prediction"))
         if kind == "flow_prediction":
-            return self._limited(sample - sigma * model_output)
+            return self._limited(weighted_sum(1, sample, -sigma, model_output))
         alpha, noise_level, _ = self._levels_of(sigma)
         return self._limited(predict_original(kind, self._mean(model_output), sample, alpha, noise_level))
 
@@ -146,7 +147,8 @@ class LogSNRScheduler(SigmaTableMixin, DiffusionScheduler):
         noise = self._predict_noise(model_output, sample)
         if self.config.thresholding:
             alpha, sigma, _ = self._levels_at(self._step_index)
-            noise = (sample - alpha * self._limited((sample - sigma * noise) / alpha)) / sigma
+            original = self._limited(predict_original("epsilon", noise, sample, alpha, sigma))
+            noise = predict_noise("sample", original, sample, alpha, sigma)
         return noise
 
     def _limited(self, original: Array) -> Array:
@@ -264,12 +266,8 @@ class DPMSolverScheduler(LogSNRScheduler):
             # PyTorch diffusers subtracts a half with the wrong sign in "sde-dpmsolver++"; kept for parity.
             bend = (phi - z) / z**2 + (0.5 if algorithm == "sde-dpmsolver++" else -0.5) if z else 0.0
             weights = weights + bend * series[2]
-        prev_sample = keep * sample
-        for weight, output in zip((factor * weights).tolist(), outputs, strict=True):
-            prev_sample = prev_sample + weight * output
-        if algorithm == "sde-dpmsolver++":
-            # Of equal noise levels, h may be a rounding error below 0.
-            prev_sample = prev_sample + (sigma * math.sqrt(max(-math.expm1(-2 * h), 0.0))) * noise
-        elif algorithm == "sde-dpmsolver":
-            prev_sample = prev_sample + (sigma * math.sqrt(math.expm1(2 * h))) * noise
-        return prev_sample
+        terms = [keep, sample, *chain(*zip((factor * weights).tolist(), outputs, strict=True))]
+        if algorithm.startswith("sde") and noise is not None:
+            variance = -math.expm1(-2 * h) if algorithm.endswith("++") else math.expm1(2 * h)
+            terms += [sigma * math.sqrt(max(variance, 0.0)), noise]  # of equal noise levels, h may be a rounding error below 0
+        return weighted_sum(*terms)

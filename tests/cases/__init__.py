@@ -8,6 +8,7 @@ TABLES = {
     "dpt": "tests.cases.dpt",
     "schedulers": "tests.schedulers.recording",
     "schedulers_discrete": "tests.schedulers.recording_discrete",
+    "schedulers_half": "tests.schedulers.half",
     "text_encoders": "tests.cases.text_encoders",
     "transformers": "tests.cases.transformers",
     "unet": "tests.cases.unet",

@@ -65,7 +65,9 @@ def smooth_noise(shape: tuple[int, ...], sigma: float, sigma_next: float) -> np.
     return (np.sin(sigma) * first + np.cos(sigma_next) * second).astype(np.float32)
 
 
-def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Callable = np.asarray) -> dict[str, np.ndarray]:
+def run(
+    scheduler: Any, case: Case, array: Callable, generator: Any, plain: Callable = np.asarray, follow: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     """The whole loop.
 
     Args:
@@ -74,6 +76,7 @@ def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Call
         array: from NumPy to the arrays the scheduler is to step.
         generator: seeded; draws the noise of stochastic steps.
         plain: back to NumPy.
+        follow: another run's "samples" and "outputs", for each step to start from instead of the last one's result; empty to note both.
 
     Returns:
         "timesteps", "sigmas" (if there are), "samples" (initial, then one a step), "originals" (if predicted).
@@ -106,7 +109,7 @@ def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Call
         timesteps = timesteps[:-1].reshape(-1, 1)
     if hasattr(scheduler, "noise_sampler"):  # a Brownian path changes more than float32's last bits of the times it is asked for
         scheduler.noise_sampler = lambda sigma, sigma_next: array(smooth_noise(shape, float(sigma), float(sigma_next)))
-    samples, originals = [plain(sample)], []
+    samples, originals, outputs = [plain(sample)], [], []
     channels = shape[1] * (2 if str(case.config.get("variance_type")).startswith("learned") else 1)
     image, mask = random.standard_normal(shape).astype(np.float32), (random.random(shape) < 0.5).astype(np.float32)
     taken = inspect.signature(scheduler.step).parameters
@@ -115,6 +118,8 @@ def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Call
         if hasattr(scheduler, "undo_step") and last_timestep is not None and timestep > last_timestep:  # RePaint's jumps
             sample, last_timestep = scheduler.undo_step(sample, last_timestep, generator), timestep
             samples.append(plain(sample))
+            if follow:
+                sample = array(follow["samples"][len(samples) - 1])
             continue
         offered = {
             "generator": generator,
@@ -133,11 +138,16 @@ def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Call
         scaled = plain(scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample)
         # Pi-Flow's models predict `n_grid` times, in the last axis.
         output = model(np.tile(scaled, case.config.get("n_grid", 1)), timestep.item(), channels)
+        if follow:
+            output = follow["outputs"][len(outputs)]
+        outputs.append(plain(array(output)))
         result_of_step = scheduler.step(model_output=array(output), timestep=timestep, sample=sample, **arguments)
         if isinstance(result_of_step, tuple):  # CogVideoX's DPM, in PyTorch
             result_of_step = dict(zip(("prev_sample", "pred_original_sample"), result_of_step))
         sample, last_timestep = result_of_step["prev_sample"], timestep
         samples.append(plain(sample))
+        if follow:
+            sample = array(follow["samples"][len(samples) - 1])
         original = next((result_of_step[name] for name in ORIGINALS if name in result_of_step), None)
         if original is not None:
             originals.append(plain(original))
@@ -145,6 +155,8 @@ def run(scheduler: Any, case: Case, array: Callable, generator: Any, plain: Call
     result["samples"] = np.stack([np.resize(sample, largest) for sample in samples])
     if originals:
         result["originals"] = np.stack(originals)
+    if follow is not None:
+        result["outputs"] = np.stack(outputs)
     return result
 
 

@@ -1,19 +1,20 @@
 """What schedulers cost beside the model: `set_timesteps(50)` and its steps on 2x4x64x64 latents, next to PyTorch diffusers' on the CPU.
 
-    python tools/benchmarks/schedulers.py [--repeats 5] [--only Euler]
+    python tools/benchmarks/schedulers.py [--repeats 9] [--only Euler] [--threads 1]
 
-Our schedulers on MindSpore tensors, on NumPy arrays, and PyTorch's take turns in one process; a row has the medians of the whole loops
-in milliseconds, and the ratios to PyTorch's. NumPy's shows what our Python costs, MindSpore's less NumPy's what its operators cost.
-Models are left out: each step is given the same output. Noise is drawn by seeded `Generator`s, the same numbers on all sides. Samplers
-of tokens get blocks of 64 of 1000 classes. Measure on an idle machine: MindSpore's threads wait by spinning, and where another process
-has their core a product of 32768 numbers takes 2 to 4 ms instead of 0.05.
+Our schedulers on MindSpore tensors, on NumPy arrays, and PyTorch's take turns in one process; a row has the shortest of the whole loops
+in milliseconds of the process's CPU time, which other processes disturb little, and the ratios to PyTorch's. Ours use one thread, so
+PyTorch gets one. NumPy's column less the arithmetic shows what our Python costs, MindSpore's less NumPy's what turning tensors into
+arrays and back costs. Models are left out: each step is given the same output. Noise is drawn by seeded `Generator`s, the same numbers
+on all sides. Samplers of tokens get blocks of 64 of 1000 classes.
 """
 
 import argparse
 import functools
+import gc
 import inspect
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def steps(s: Any, output: Any, sample: Any, generator: Any) -> Any:
     if "mask" in taken:
         constant |= {"mask": 0 * output}
     if "emit_mask" in taken:
-        constant |= {"emit_mask": output[..., 0] < 9, "generator": None}
+        constant |= {"emit_mask": output[..., 0] < 9}
     if name == "BlockRefinementScheduler":
         constant |= {"mask_token_id": CLASSES - 1}
     constant = {key: value for key, value in constant.items() if key in taken}
@@ -124,11 +125,11 @@ def inputs(scheduler: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.tile(numbers(shape, 1), scheduler.config.get("n_grid", 1)), numbers(shape, 0)
 
 
-def run(scheduler: Any, output: Any, sample: Any, generator: Callable) -> None:
-    """Set 50 timesteps (or as many as the class takes) and step them all."""
+def run(scheduler: Any, output: Any, sample: Any, generators: list) -> None:
+    """Set 50 timesteps (or as many as the class takes) and step them all. There is a generator for each of two samples."""
     name = type(scheduler).__name__
     scheduler.set_timesteps(**TIMESTEPS.get(name, {"num_inference_steps": 50}))
-    result = LOOPS.get(name, steps)(scheduler, output, sample, generator())
+    result = LOOPS.get(name, steps)(scheduler, output, sample, generators if name == "RFD4ProteinaScheduler" else generators[0])
     if hasattr(result, "asnumpy"):
         result.asnumpy()  # waits for the operators
 
@@ -141,12 +142,15 @@ def names() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch's")
     parser.add_argument("--only", default="", help="part of the classes' names")
     arguments = parser.parse_args()
     diffusers.utils.logging.set_verbosity_error()
     mindone_diffusers.logging.set_verbosity_error()
     torch.set_grad_enabled(False)
+    torch.set_num_threads(arguments.threads)
+    ratios = []
     print(f"{'milliseconds':36s} {'calls':>5s} {'MindSpore':>10s} {'NumPy':>8s} {'torch':>8s}   ratios")
     for name in names():
         if arguments.only not in name:
@@ -155,14 +159,19 @@ def main() -> None:
         ours, theirs = (getattr(library.schedulers, name)(**config) for library in (mindone_diffusers, diffusers))
         arrays = inputs(ours)
         sides = {
-            "MindSpore": (ours, *map(ms.Tensor, arrays), lambda: mindone_diffusers.Generator().manual_seed(0)),
-            "NumPy": (ours, *arrays, lambda: mindone_diffusers.Generator().manual_seed(0)),
-            "torch": (theirs, *map(torch.from_numpy, arrays), lambda: torch.Generator().manual_seed(0)),
+            "MindSpore": (ours, *map(ms.Tensor, arrays), [mindone_diffusers.Generator().manual_seed(seed) for seed in range(2)]),
+            "NumPy": (ours, *arrays, [mindone_diffusers.Generator().manual_seed(seed) for seed in range(2)]),
+            "torch": (theirs, *map(torch.from_numpy, arrays), [torch.Generator().manual_seed(seed) for seed in range(2)]),
         }
-        seconds = alternate(arguments.repeats, **{side: functools.partial(run, *values) for side, values in sides.items()})
-        ours_ms, numpy_ms, torch_ms = (1e3 * float(np.median(seconds[side])) for side in sides)
+        gc.collect()
+        seconds = alternate(
+            arguments.repeats, time.process_time, **{side: functools.partial(run, *values) for side, values in sides.items()}
+        )
+        ours_ms, numpy_ms, torch_ms = (1e3 * min(seconds[side]) for side in sides)
         row = f"{name:36s} {len(ours.timesteps):5d} {ours_ms:10.2f} {numpy_ms:8.2f} {torch_ms:8.2f}"
-        print(f"{row}   {ours_ms / torch_ms:5.2f} {numpy_ms / torch_ms:5.2f}", flush=True)
+        ratios.append((ours_ms / torch_ms, numpy_ms / torch_ms))
+        print(f"{row}   {ratios[-1][0]:5.2f} {ratios[-1][1]:5.2f}", flush=True)
+    print(f"{'median':70s}   {np.median(ratios, axis=0)[0]:5.2f} {np.median(ratios, axis=0)[1]:5.2f}")
 
 
 if __name__ == "__main__":

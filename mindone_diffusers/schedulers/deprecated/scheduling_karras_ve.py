@@ -7,7 +7,7 @@ import numpy as np
 
 from ...core.configuration import register_to_config
 from ...core.errors import UnsupportedError
-from ..arrays import Array, randn_like
+from ..arrays import Array, cast, randn_like, weighted_sum
 from ..cores import churned_sigma
 from ..scheduling_utils import DenoisedSchedulerOutput, SchedulerMixin, UnscaledInputMixin
 
@@ -75,7 +75,7 @@ class KarrasVeScheduler(UnscaledInputMixin, SchedulerMixin):
         config, sigma = self.config, float(sigma)
         sigma_hat = churned_sigma(sigma, self.num_inference_steps, config.s_churn, config.s_min, config.s_max)
         noise = randn_like(sample, generator, "float32")
-        return sample + config.s_noise * (sigma_hat**2 - sigma**2) ** 0.5 * noise, sigma_hat
+        return weighted_sum(1, sample, config.s_noise * (sigma_hat**2 - sigma**2) ** 0.5, noise), sigma_hat
 
     def step(
         self, model_output: Array, sigma_hat: float, sigma_prev: float, sample_hat: Array, return_dict: bool = True
@@ -89,9 +89,9 @@ class KarrasVeScheduler(UnscaledInputMixin, SchedulerMixin):
             sample_hat: the sample after noise was added, shape (batch, ...).
             return_dict: return a `KarrasVeOutput`, else (prev_sample, derivative).
         """
-        derivative = -model_output
-        sample_prev = sample_hat + (float(sigma_prev) - float(sigma_hat)) * derivative
-        return _output(sample_prev, derivative, sample_hat + float(sigma_hat) * model_output, return_dict)
+        sigma_hat, derivative = float(sigma_hat), cast(weighted_sum(-1, model_output), sample_hat.dtype)
+        sample_prev = weighted_sum(1, sample_hat, float(sigma_prev) - sigma_hat, derivative)
+        return _output(sample_prev, derivative, weighted_sum(1, sample_hat, sigma_hat, model_output), return_dict)
 
     def step_correct(
         self, model_output: Array, sigma_hat: float, sigma_prev: float, sample_hat: Array, sample_prev: Array, derivative: Array,
@@ -108,8 +108,9 @@ class KarrasVeScheduler(UnscaledInputMixin, SchedulerMixin):
             derivative: what `step` gave.
             return_dict: return a `KarrasVeOutput`, else (prev_sample, derivative).
         """
-        original = sample_prev + float(sigma_prev) * model_output
-        sample_prev = sample_hat + (float(sigma_prev) - float(sigma_hat)) / 2 * (derivative - model_output)
+        sigma_prev = float(sigma_prev)
+        original, half = weighted_sum(1, sample_prev, sigma_prev, model_output), (sigma_prev - float(sigma_hat)) / 2
+        sample_prev = weighted_sum(1, sample_hat, half, derivative, -half, model_output)
         return _output(sample_prev, derivative, original, return_dict)
 
     def add_noise(self, original_samples: Array, noise: Array, timesteps: Any) -> Array:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...core.configuration import register_to_config
-from ..arrays import Array, on_host, per_sample, randn_like
+from ..arrays import Array, cast, on_host, per_sample, randn_like, weighted_sum
 from ..scheduling_utils import SchedulerMixin
 from ..tables import linspace_float32
 
@@ -52,8 +52,9 @@ class ScoreSdeVpScheduler(SchedulerMixin):
         exponent = -0.25 * t**2 * span - 0.5 * t * low
         deviation = np.sqrt(1 - np.exp(2 * exponent, dtype=np.float64).astype(np.float32))
         beta, dt = low + t.astype(np.float64) * span, 1 / len(self.timesteps)
-        growth, towards, noise_level = (
-            per_sample(factor, x, "float32") for factor in (1 + 0.5 * beta * dt, beta * dt / deviation, (beta * dt) ** 0.5)
+        noise, x = randn_like(x, generator), cast(x, "float32")
+        growth, of_score, noise_level = (
+            per_sample(factor, x) for factor in (1 + 0.5 * beta * dt, -beta * dt / deviation, (beta * dt) ** 0.5)
         )
-        mean = growth * x - towards * score
-        return mean + noise_level * randn_like(x, generator), mean
+        mean = weighted_sum(growth, x, of_score, score)
+        return weighted_sum(1, mean, noise_level, noise), mean
