@@ -244,7 +244,7 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """1x1 and 3x3 on images of 64 pixels or more. Up to 4096 pairs of channels gradients are kernels too; beyond, MindSpore does as well."""
+    """1x1 and 3x3 on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's."""
     outputs, channels, height, width = weight.shape
     usual = (height, padding) in ((1, (0, 0)), (3, (0, 0)), (3, (1, 1))) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
     pixels = input.shape[2] * input.shape[3]
