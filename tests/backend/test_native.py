@@ -93,7 +93,10 @@ PRODUCTS = [
     conv2d((3, 65, 7, 15), (64, 65, 3, 3), padding=1),
     conv2d((1, 200, 16, 16), (33, 200, 3, 3), padding=1),
     conv2d((1, 65, 35, 131), (64, 65, 3, 3), padding=1),
-    conv2d((2, 1200, 20, 20), (8, 1200, 3, 3), padding=1),
+    conv2d((2, 1200, 20, 20), (16, 1200, 3, 3), padding=1),
+    conv2d((2, 33, 9, 11), (20, 33, 3, 3), padding=1),  # from here on, gradients are kernels too
+    conv2d((3, 20, 9, 12), (17, 20, 3, 3), stride=2, padding=1),
+    conv2d((1, 33, 9, 9), (5, 33, 3, 3)),
 ]
 
 # (function, tensors to differentiate for, further arguments)

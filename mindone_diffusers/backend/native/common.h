@@ -293,9 +293,11 @@ inline int64_t panel_width(int64_t column, int64_t columns, int64_t widest) {
   return left >= kLanes ? kLanes : kLanes / 2;
 }
 
-// The `depth` first numbers of `count` rows, `step` apart, at most kLanes of each -> vectors of the rows' first, second, ... numbers
-inline void load_columns(const float* from, int64_t step, int64_t count, int64_t depth, Full (&columns)[kLanes]) {
+// The `depth` first numbers of `count` rows, `step` apart, at most kLanes of each -> vectors of the rows' first, second, ... numbers. What
+// lies `ahead` in the rows is fetched: the processor does not notice so many rows by itself.
+inline void load_columns(const float* from, int64_t step, int64_t count, int64_t depth, int64_t ahead, Full (&columns)[kLanes]) {
   for (int64_t row = 0; row < kLanes; row++, from += step) {
+    if (row < count) __builtin_prefetch(from + ahead);
     columns[row] = row >= count ? Full{} : depth >= kLanes ? load<Full>(from) : load_part(from, depth);
   }
   transpose(columns);
@@ -306,7 +308,7 @@ inline void pack_panel(const float* from, int64_t step, int64_t count, int64_t d
   for (int64_t column = 0; column < width; column += kLanes) {
     for (int64_t k = 0; k < depth; k += kLanes) {
       Full columns[kLanes];
-      load_columns(from + column * step + k, step, count - column, depth - k, columns);
+      load_columns(from + column * step + k, step, count - column, depth - k, 4 * kLanes, columns);
       for (int64_t i = 0; i < std::min<int64_t>(kLanes, depth - k); i++) {
         float* line = to + (k + i) * width + column;
         if (width - column >= kLanes) {
@@ -332,7 +334,7 @@ inline void pack_groups(const float* from, int64_t step, int64_t count, int64_t 
   for (int64_t row = 0; row < count; row += kLanes) {
     for (int64_t k = 0; k < depth; k += kLanes) {
       Full columns[kLanes];
-      load_columns(from + row * step + k, step, count - row, depth - k, columns);
+      load_columns(from + row * step + k, step, count - row, depth - k, 4 * kLanes, columns);
       for (int64_t i = 0; i < std::min<int64_t>(kLanes, depth - k); i++) {
         store_grouped(columns[i], row, depth * kRows, to + (k + i) * kRows);
       }

@@ -168,7 +168,7 @@ int weight_gradient(const float* x, const float* dy, Plane plane, int64_t vector
 }  // namespace
 
 // (input (N, C, H, W), weight (O, C, K, K), bias (O,), stride, padding) -> (N, O, h, w)
-KERNEL(Conv) {
+KERNEL(DirectConv) {
   const int64_t batch = shapes[0][0], channels = shapes[0][1], height = shapes[0][2], width = shapes[0][3], kernel = shapes[1][2];
   const int64_t stride = (int64_t) * (const float*)params[3], padding = (int64_t) * (const float*)params[4];
   const Plane plane(height + 2 * padding, width + 2 * padding);

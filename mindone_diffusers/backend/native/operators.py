@@ -215,29 +215,24 @@ def _conv_plain(input, weight, bias, stride, padding):
     return cpu.conv2d(input, weight, bias, (int(stride),) * 2, (int(padding),) * 2, (1, 1), 1)
 
 
-def _patch_conv_bprop(input, weight, bias, stride, padding, out, dout):
+def _conv_bprop(input, weight, bias, stride, padding, out, dout):
     return _grad(_conv_plain)(*_variables((input, weight, bias), dout), stride, padding, dout) + (0.0, 0.0)
 
 
-def _pointwise_conv_bprop(input, weight, bias, out, dout):
-    return _grad(_conv_plain)(*_variables((input, weight, bias), dout), 1.0, 0.0, dout)
-
-
-def _winograd_conv_bprop(input, weight, bias, out, dout):
-    return _grad(_conv_plain)(*_variables((input, weight, bias), dout), 1.0, 1.0, dout)
-
-
-def _conv_kernels(name: str, bprop):
-    """By stride - 1 and padding."""
-    return tuple(tuple(_kernel(name, _conv_shape(stride, padding), bprop) for padding in (0, 1)) for stride in (1, 2))
+def _conv_kernels(name: str, strides: tuple[int, ...], paddings: tuple[int, ...]):
+    """A kernel by whether its gradients are kernels too, by stride and by padding."""
+    return tuple(
+        {(stride, padding): _kernel(name, _conv_shape(stride, padding), bprop) for stride in strides for padding in paddings}
+        for bprop in (_conv_bprop, _small_conv_bprop)
+    )
 
 
 _conv_input_grad = _kernel("ConvInputGrad", _conv_input_grad_shape)
 _conv_weight_grad = _kernel("ConvWeightGrad", _conv_weight_grad_shape, dtype=_two)
-_small_conv = _conv_kernels("Conv", _small_conv_bprop)
-_patch_conv = _conv_kernels("PatchConv", _patch_conv_bprop)
-_pointwise_conv = _kernel("PointwiseConv", _conv_shape(1, 0), _pointwise_conv_bprop)
-_winograd_conv = _kernel("WinogradConv", _conv_shape(1, 1), _winograd_conv_bprop)
+_direct_conv = _conv_kernels("DirectConv", (1, 2), (0, 1))
+_patch_conv = _conv_kernels("PatchConv", (1, 2), (0, 1))
+_pointwise_conv = _conv_kernels("PointwiseConv", (1,), (0,))
+_winograd_conv = _conv_kernels("WinogradConv", (1,), (1,))
 
 
 def conv2d(
@@ -249,22 +244,25 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """1x1 and 3x3 on images of 64 pixels or more; the kernels for up to 4096 pairs of channels have gradients of their own."""
+    """1x1 and 3x3 on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's."""
     outputs, channels, height, width = weight.shape
     usual = (height, padding) in ((1, (0, 0)), (3, (0, 0)), (3, (1, 1))) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
-    large = input.shape[2] * input.shape[3] >= 64
+    pixels = input.shape[2] * input.shape[3]
     floats = input.dtype == ms.float32 and weight.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
-    if not usual or height != width or groups != 1 or not large or not floats:
+    if not usual or height != width or groups != 1 or pixels < 64 or not floats:
         return cpu.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if bias is None:
         bias = ops.zeros((outputs,), ms.float32)
-    if outputs * channels <= 4096:
-        return _small_conv[stride[0] - 1][padding[0]](input, weight, bias, float(stride[0]), float(padding[0]))
-    if stride == (1, 1) and height == 1:
-        return _pointwise_conv(input, weight, bias)
-    if stride == (1, 1) and padding == (1, 1):
-        return _winograd_conv(input, weight, bias)
-    return _patch_conv[stride[0] - 1][padding[0]](input, weight, bias, float(stride[0]), float(padding[0]))
+    small = outputs * channels <= 4096
+    if height == 1 and stride == (1, 1):
+        kernels = _pointwise_conv
+    elif padding == (1, 1) and stride == (1, 1) and (channels >= 32 and outputs >= 16 or channels * pixels >= 1 << 22):
+        kernels = _winograd_conv
+    elif small and (channels < 16 or stride == (1, 1)):
+        kernels = _direct_conv
+    else:
+        kernels = _patch_conv
+    return kernels[small][stride[0], padding[0]](input, weight, bias, float(stride[0]), float(padding[0]))
 
 
 # Sampling

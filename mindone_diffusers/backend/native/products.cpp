@@ -160,12 +160,12 @@ KERNEL(Linear) {
   return run(Product{(const float*)params[0], bias, (float*)params[count - 1], rows, depth, outputs, false}, std::vector{weight});
 }
 
-// (input (N, C, H, W), weight (O, C, 1, 1), bias (O,)) -> (N, O, H, W)
+// (input (N, C, H, W), weight (O, C, 1, 1), bias (O,), stride 1, padding 0) -> (N, O, H, W)
 KERNEL(PointwiseConv) {
   const int64_t batch = shapes[0][0], channels = shapes[0][1], pixels = shapes[0][2] * shapes[0][3], outputs = shapes[1][0];
   std::vector<Plain> images;
   for (int64_t i = 0; i < batch; i++) images.push_back({(const float*)params[0] + i * channels * pixels, pixels});
-  return run(Product{(const float*)params[1], (const float*)params[2], (float*)params[3], outputs, channels, pixels, true}, images);
+  return run(Product{(const float*)params[1], (const float*)params[2], (float*)params[5], outputs, channels, pixels, true}, images);
 }
 
 // (input (N, C, H, W), weight (O, C, K, K), bias (O,), stride, padding) -> (N, O, h, w)

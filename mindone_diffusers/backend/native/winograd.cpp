@@ -171,8 +171,7 @@ struct Winograd {
         Full taps[9 * kLanes];
         for (int64_t i = 0; i < numbers; i += kLanes) {
           Full columns[kLanes];
-          for (int64_t row = 0; row < rows; row++) __builtin_prefetch(from + row * 9 * channels + 9 * kLanes + i);  // for the next c
-          load_columns(from + i, 9 * channels, rows, numbers - i, columns);
+          load_columns(from + i, 9 * channels, rows, numbers - i, 9 * kLanes, columns);
           std::copy(columns, columns + kLanes, taps + i);
         }
         for (int64_t i = 0; 9 * i < numbers; i++) {
@@ -188,20 +187,19 @@ struct Winograd {
     }
   }
 
-  // kOutputs outputs from `output` on of the tiles [from, to) behind `first`. `transformed` is the input's tiles [first, end).
-  void block(int64_t output, int64_t first, int64_t end, int64_t from, int64_t to, const float* transformed, int64_t step,
-             float* memory) const {
-    const int64_t rows = std::min<int64_t>(kOutputs, outputs - output);
+  // kOutputs outputs from `output` on of the tiles [first, end), which are `transformed` in the input.
+  void block(int64_t output, int64_t first, int64_t end, const float* transformed, int64_t step, float* memory) const {
+    const int64_t count = end - first, rows = std::min<int64_t>(kOutputs, outputs - output);
     float *const weights = memory, *const sums = memory + kWeights;
     for (int64_t channel = 0; channel < channels; channel += kChannels) {
       const int64_t depth = std::min(kChannels, channels - channel);
       transform_weights(output, channel, depth, weights);
-      for (int64_t start = from, wide; start < to; start += wide) {
-        wide = panel_width(start, end - first, 3);
+      for (int64_t start = 0, wide; start < count; start += wide) {
+        wide = panel_width(start, count, 3);
         for (int position = 0; position < kPositions; position++) {
           const float* tiles = transformed + position * step + start * channels + channel * wide;
           const float* group = weights + position * (kOutputs / kRows) * group_step(depth);
-          float* sum = sums + ((start - from) * kPositions + position * wide) * kSums;
+          float* sum = sums + (start * kPositions + position * wide) * kSums;
           for (int64_t row = 0; row < rows; row += kRows, group += group_step(depth), sum += kRows * wide) {
             if (channel == 0) {
               multiply_panel<1, kRows, false>(group, tiles, wide, depth, sum, wide);
@@ -212,20 +210,20 @@ struct Winograd {
         }
       }
     }
-    for (int64_t start = from, wide; start < to; start += wide) {
-      wide = panel_width(start, end - first, 3);
+    for (int64_t start = 0, wide; start < count; start += wide) {
+      wide = panel_width(start, count, 3);
       for (int64_t vector = 0; vector < wide; vector += kLanes) {
         Run parts[kLanes];
-        const int count = runs(first + start + vector, end, parts);
+        const int number = runs(first + start + vector, end, parts);
         for (int64_t row = 0; row < rows; row++) {
-          const float* sum = sums + (start - from) * kPositions * kSums + row * wide + vector;
+          const float* sum = sums + start * kPositions * kSums + row * wide + vector;
           Full tile[kPositions], half[SIZE * kTile], done[SIZE * SIZE];
           for (int i = 0; i < kPositions; i++, sum += wide * kSums) {
             tile[i] = wide - vector >= kLanes ? load<Full>(sum) : load_part(sum, kLanes / 2);
           }
           for (int x = 0; x < kTile; x++) transform_output<SIZE>(tile + x, kTile, half + x * SIZE);
           for (int y = 0; y < SIZE; y++) transform_output<SIZE>(half + y, SIZE, done + y * SIZE);
-          write(done, parts, count, output + row);
+          write(done, parts, number, output + row);
         }
       }
     }
@@ -270,13 +268,17 @@ struct Winograd {
     const int64_t share = round_up(pieces(count, shares), kPanel), own = kWeights + kPositions * kSums * share;
     float* const transformed = scratch(kPositions * step + pool.threads() * own, 0);
     if (!transformed) return 1;
-    for (int64_t first = 0; first < tiles(); first += count) {
-      const int64_t end = std::min(tiles(), first + count), parts = pieces(end - first, share);
-      pool.run(channels, [=](int64_t channel, int) { transform_channel(channel, first, end, transformed, step); });
+    for (int64_t base = 0; base < tiles(); base += count) {
+      const int64_t parts = pieces(std::min(count, tiles() - base), share);
+      const auto end = [=](int64_t part) { return std::min(std::min(tiles(), base + count), base + (part + 1) * share); };
+      pool.run(channels * parts, [=](int64_t task, int) {
+        const int64_t part = task % parts, first = base + part * share;
+        transform_channel(task / parts, first, end(part), transformed + part * share * channels, step);
+      });
       pool.run(blocks * parts, [=](int64_t task, int thread) {
-        const int64_t from = task % parts * share;
-        block(task / parts * kOutputs, first, end, from, std::min(end - first, from + share), transformed, step,
-              transformed + kPositions * step + thread * own);
+        const int64_t part = task % parts, first = base + part * share;
+        float* const memory = transformed + kPositions * step + thread * own;
+        block(task / parts * kOutputs, first, end(part), transformed + part * share * channels, step, memory);
       });
     }
     return 0;
@@ -291,10 +293,10 @@ int64_t cost(const Winograd<SIZE>& call) {
 
 }  // namespace
 
-// (input (N, C, H, W), weight (O, C, 3, 3), bias (O,)) -> (N, O, H, W)
+// (input (N, C, H, W), weight (O, C, 3, 3), bias (O,), stride 1, padding 1) -> (N, O, H, W)
 KERNEL(WinogradConv) {
   const float *input = (const float*)params[0], *weight = (const float*)params[1], *bias = (const float*)params[2];
-  float* output = (float*)params[3];
+  float* output = (float*)params[5];
   const int64_t *in = shapes[0], outputs = shapes[1][0];
   const Winograd<2> small = {input, weight, bias, output, in[0], in[1], in[2], in[3], outputs};
   const Winograd<4> large = {input, weight, bias, output, in[0], in[1], in[2], in[3], outputs};
