@@ -10,12 +10,25 @@ from mindspore import Tensor, ops
 
 from .common import attention_chunked, attention_math
 
+# MindSpore's kernels round float16 between a product and its bias, and up to four times within an activation, a softmax or a layer norm
+# (which also makes those slower than a cast to float32 and back). PyTorch computes such an operation in float32 and rounds its result once.
+# So do the entries here: what they take is `_wide`, and what they give `_like` their input.
+
+
+def _wide(tensor: Tensor | None) -> Tensor | None:
+    """Float16 as float32; anything else passes."""
+    return tensor.astype(ms.float32) if tensor is not None and tensor.dtype == ms.float16 else tensor
+
+
+def _like(output: Tensor, input: Tensor) -> Tensor:
+    return output.astype(ms.float16) if input.dtype == ms.float16 else output
+
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    rows = ops.MatMul(transpose_b=True)(input.reshape((-1, input.shape[-1])), weight)
+    rows = ops.MatMul(transpose_b=True)(_wide(input).reshape((-1, input.shape[-1])), _wide(weight))
     if bias is not None:
-        rows = ops.BiasAdd()(rows, bias)
-    return rows.reshape(input.shape[:-1] + (weight.shape[0],))
+        rows = ops.BiasAdd()(rows, _wide(bias))
+    return _like(rows.reshape(input.shape[:-1] + (weight.shape[0],)), input)
 
 
 def conv1d(input, weight, bias, stride, padding, dilation, groups):
@@ -24,11 +37,11 @@ def conv1d(input, weight, bias, stride, padding, dilation, groups):
 
 
 def conv2d(input, weight, bias, stride, padding, dilation, groups):
-    return ops.conv2d(input, weight, bias, stride, "pad", padding, dilation, groups)
+    return _like(ops.conv2d(_wide(input), _wide(weight), _wide(bias), stride, "pad", padding, dilation, groups), input)
 
 
 def conv3d(input, weight, bias, stride, padding, dilation, groups):
-    return ops.conv3d(input, weight, bias, stride, "pad", padding, dilation, groups)
+    return _like(ops.conv3d(_wide(input), _wide(weight), _wide(bias), stride, "pad", padding, dilation, groups), input)
 
 
 def conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation):
@@ -41,9 +54,9 @@ def conv_transpose2d(input, weight, bias, stride, padding, output_padding, group
     pad = (padding[0], padding[0], padding[1], padding[1])
     # The primitive is a convolution's gradient: its out_channel is that convolution's, our in_channels.
     output = ops.Conv2DTranspose(weight.shape[0], kernel, pad_mode="pad", pad=pad, stride=stride, dilation=dilation, group=groups)(
-        input, weight, (batch, out_channels) + size
+        _wide(input), _wide(weight), (batch, out_channels) + size
     )
-    return output if bias is None else ops.BiasAdd()(output, bias)
+    return _like(output if bias is None else ops.BiasAdd()(output, _wide(bias)), input)
 
 
 def group_norm(input, num_groups, weight, bias, eps):
@@ -56,7 +69,7 @@ def layer_norm(input, normalized_shape, weight, bias, eps):
         weight = ops.ones(normalized_shape, input.dtype)
     if bias is None:
         bias = ops.zeros(normalized_shape, input.dtype)
-    return ops.LayerNorm(axis, axis, eps)(input, weight, bias)[0]
+    return _like(ops.LayerNorm(axis, axis, eps)(_wide(input), _wide(weight), _wide(bias))[0], input)
 
 
 def rms_norm(input, normalized_shape, weight, eps):
@@ -72,16 +85,16 @@ def batch_norm(input, running_mean, running_var, weight, bias, eps):
 
 
 def silu(input):
-    return ops.silu(input)
+    return _like(ops.silu(_wide(input)), input)
 
 
 def gelu(input, approximate):
-    return ops.gelu(input, approximate)
+    return _like(ops.gelu(_wide(input), approximate), input)
 
 
 def geglu(input):
-    hidden, gate = ops.split(input, input.shape[-1] // 2, -1)
-    return hidden * ops.gelu(gate)
+    hidden, gate = ops.split(_wide(input), input.shape[-1] // 2, -1)
+    return _like(hidden * ops.gelu(gate), input)
 
 
 def relu(input):
@@ -89,7 +102,7 @@ def relu(input):
 
 
 def leaky_relu(input, negative_slope):
-    return ops.leaky_relu(input, negative_slope)
+    return _like(ops.leaky_relu(_wide(input), negative_slope), input)
 
 
 def elu(input, alpha):
@@ -105,7 +118,7 @@ def softplus(input):
 
 
 def sigmoid(input):
-    return ops.sigmoid(input)
+    return _like(ops.sigmoid(_wide(input)), input)
 
 
 def tanh(input):
@@ -113,7 +126,7 @@ def tanh(input):
 
 
 def softmax(input, dim):
-    return ops.softmax(input, dim)
+    return _like(ops.softmax(_wide(input), dim), input)
 
 
 def dropout(input, p):
@@ -246,7 +259,7 @@ def argmax(input, dim):
 
 
 def cumsum(input, dim):
-    return ops.cumsum(input, dim)
+    return _like(ops.cumsum(_wide(input), dim), input)
 
 
 def bmm(input, other, transpose_b):

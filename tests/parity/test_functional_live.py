@@ -130,8 +130,12 @@ def test_gradients(case, kernels):
 HALF = [case for case in CASES if case.function not in ("arange", "zeros", "ones", "full")]
 
 
+ROUNDED_TWICE = ("normalize", "rms_norm")  # the norm too, by their definition
+
+
 @pytest.mark.parametrize("case", HALF, ids=str)
 def test_half_precision(case):
+    """Computed in float32 and rounded once, as PyTorch does: as near to the exact result as it is itself in float16."""
     arrays, call = prepare(case)
     halves = [array.astype(np.float16) if array.dtype == np.float32 else array for array in arrays]
     if all(half is array for half, array in zip(halves, arrays)):
@@ -140,7 +144,13 @@ def test_half_precision(case):
     wide = [torch.from_numpy(half.astype(array.dtype)) for half, array in zip(halves, arrays)]
     expected = torch_outputs(case, wide)
     assert all((output.dtype == ms.float16) == theirs.is_floating_point() for output, theirs in zip(outputs, expected))
-    check([output.astype(getattr(ms, str(theirs.dtype)[6:])) for output, theirs in zip(outputs, expected)], expected, 2e-3)
+    check([output.astype(getattr(ms, str(theirs.dtype)[6:])) for output, theirs in zip(outputs, expected)], expected, 1e-3)
+    if case.function not in ROUNDED_TWICE:
+        for ours, theirs in zip(outputs, expected):
+            ours, theirs = ours.asnumpy().astype(np.float64), theirs.numpy()
+            finite = np.isfinite(theirs)
+            ours, theirs = ours[finite], theirs[finite]
+            assert np.square(ours - theirs).sum() <= 1.02 * np.square(theirs.astype(np.float16) - theirs.astype(np.float64)).sum()
 
 
 # What the table does not say
