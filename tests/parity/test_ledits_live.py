@@ -345,29 +345,6 @@ def test_callbacks(load, name):
     assert seen[:6] == seen[6:] and len(seen) == 12
 
 
-@pytest.mark.parametrize("name", [XL])
-def test_float16(load, name):
-    """As near to float32 as upstream's float16, or within 2e-2. Not of Stable Diffusion: the noise of an inversion holds rounding errors
-    of the untrained UNet, divided by a step's small noise level, and both are 0.04 to 0.09 from float32."""
-    pair = load(name)
-    arguments = {"editing_prompt": "a cat", "edit_threshold": 0.0, "edit_guidance_scale": 0.5} | NO_ATTENTION  # float16 moves masks' edges
-    invert(pair[0])
-    expected = edit(pair[0], **arguments).images
-    try:
-        for pipe in pair:
-            pipe.to(torch.float16 if pipe is pair[0] else ms.float16)
-            invert(pipe)
-        if name == XL:
-            with pytest.raises(RuntimeError):
-                edit(pair[0])
-            pair[0].vae.to(torch.float16)  # upstream's inversion leaves it in float32, and its call cannot decode then
-        theirs, mine = (np.abs(edit(pipe, **arguments).images.astype(np.float32) - expected).max() for pipe in pair)
-        assert mine <= max(2e-2, theirs) and theirs < 0.1, (mine, theirs)
-    finally:
-        for pipe in pair:
-            pipe.to(torch.float32 if pipe is pair[0] else ms.float32)
-
-
 def test_graph_mode(load):
     mine = load(SD)[1]
     eager = [invert(mine), edit(mine, **EDITS["noise mask"]).images][1]

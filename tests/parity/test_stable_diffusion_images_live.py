@@ -2,7 +2,6 @@
 
 import inspect
 
-import mindspore as ms
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -188,23 +187,6 @@ def test_graph_mode(request, name):
         assert_same(pipes, image=picture(), **masks)
     finally:
         pipes[1].disable_graph_mode()
-
-
-@pytest.mark.parametrize("name", CLASSES[:2])
-def test_float16(pair, name):
-    """An untrained VAE's latents have deviations that float16 does not resolve: from a picture, PyTorch's own float16 is the measure."""
-    theirs, mine = with_scheduler(as_class(pair, name), "DDIMScheduler")
-    halves = [
-        getattr(library, name).from_pretrained(mine.name_or_path, safety_checker=None, **{option: library_dtype})
-        for library, option, library_dtype in ((diffusers, "torch_dtype", torch.float16), (ours, "mindspore_dtype", ms.float16))
-    ]
-    object.__setattr__(halves[0].text_encoder, "text_model", halves[0].text_encoder)
-    for half, whole in zip(halves, (theirs, mine)):
-        half.scheduler = whole.scheduler
-    masks = {} if "Inpaint" not in name else {"mask_image": mask()}
-    expected = call(theirs, image=picture(), **masks).images
-    other, actual = (np.abs(call(half, image=picture(), **masks).images - expected) for half in halves)
-    assert actual.mean() <= 1.5 * other.mean() and actual.max() <= 1.5 * other.max()
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -465,13 +465,15 @@ def test_noise_of_image_embeddings(load):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_saved_and_loaded_in_float16(load, name, tmp_path):
-    theirs, mine = load(name)
+    mine = load(name)[1]
     mine.save_pretrained(tmp_path)
     half = getattr(ours, KINDS[name]).from_pretrained(tmp_path, mindspore_dtype=ms.float16)
-    half.set_progress_bar_config(disable=True)
-    assert half.unet.dtype == ms.float16 and set(half.components) == set(mine.components)
-    # With the default guidance of 7.5 PyTorch's own float16 is 0.04 from its float32: guidance multiplies the rounding.
-    assert_same((theirs, half), 2e-2, **PLAIN[name] | {"guidance_scale": 2.0})
+    assert set(half.components) == set(mine.components)
+    models = {part: model for part, model in half.components.items() if isinstance(model, ours.ModelMixin)}
+    assert models and all(model.dtype == ms.float16 for model in models.values())
+    for part, model in models.items():
+        values = mine.components[part].state_dict()
+        assert all((values[key].astype(ms.float16) == value).all() for key, value in model.state_dict().items())
 
 
 @pytest.mark.slow
