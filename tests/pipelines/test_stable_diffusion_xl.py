@@ -3,13 +3,13 @@
 What they draw is compared with PyTorch diffusers in `tests/parity/test_stable_diffusion_xl_live.py`.
 """
 
-import sys
-import types
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from mindone_diffusers import (
     AutoencoderKL,
@@ -31,6 +31,7 @@ from mindone_diffusers.core.errors import ConfigError, UnsupportedError
 from mindone_diffusers.pipelines.images import encode_image, scale_latents, unscale_latents, upcast
 from mindone_diffusers.pipelines.schedule import end_early, get_timesteps
 from mindone_diffusers.pipelines.stable_diffusion_xl import StableDiffusionXLPipelineOutput, watermark
+from tests import harness
 from tests.tiny_checkpoint import make_tokenizer
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
@@ -396,35 +397,23 @@ def test_compilations(parts, tmp_path):
 # The watermark
 
 
-def test_the_watermark_library_is_asked_for(parts):
-    if watermark.is_invisible_watermark_available():
-        pytest.skip("it is installed")
-    assert StableDiffusionXLPipeline(**parts).watermark is None
-    with pytest.raises(ConfigError, match="pip install invisible-watermark"):
-        StableDiffusionXLPipeline(**parts, add_watermarker=True)
-
-
-class Encoder:
-    """What `imwatermark.WatermarkEncoder` is, but for the picture: it adds 51 to blue."""
-
-    def set_watermark(self, kind, bits):
-        assert kind == "bits" and "".join(map(str, bits)) == "101100111110110010010000011110111011000110011110"
-
-    def encode(self, image, method):
-        assert image.shape[-1] == 3 and method == "dwtDct" and image.flags.writeable
-        return image + np.array([51, 0, 0])
+def test_the_watermark_of_the_library():
+    """The pixels that PyTorch diffusers' watermarker makes with invisible-watermark (tools/record_watermark.py)."""
+    expected = load_file(Path(__file__).parents[1] / "reference" / "watermark.safetensors")
+    image = harness.make_input("watermark", ("uniform", (1, 3, 259, 270))) * 2.4 - 1.2
+    marked = watermark.StableDiffusionXLWatermarker().apply_watermark(ms.Tensor(image.astype(np.float32))).asnumpy()[0]
+    assert np.abs(marked - image[0].clip(-1, 1)).max() > 0.1
+    np.testing.assert_allclose(marked[2], expected["blue"], atol=1e-5)
+    np.testing.assert_allclose(marked[:2, :, ::16], expected["columns"], atol=1e-5)
 
 
 def test_watermark(parts, monkeypatch):
-    monkeypatch.setitem(sys.modules, "imwatermark", types.SimpleNamespace(WatermarkEncoder=Encoder))
-    monkeypatch.setattr(watermark, "is_invisible_watermark_available", lambda: True)
+    monkeypatch.setattr(watermark, "is_invisible_watermark_available", lambda: False)
+    assert StableDiffusionXLPipeline(**parts).watermark is None
     pipe = StableDiffusionXLPipeline(**parts, add_watermarker=True)
+    monkeypatch.setattr(watermark, "is_invisible_watermark_available", lambda: True)
     small = random(1, 3, 64, 64)
     assert pipe.watermark.apply_watermark(small) is small
-    images = ms.Tensor(np.random.default_rng(0).uniform(-1, 1, (2, 3, 8, 256)).astype(np.float32))
-    marked = pipe.watermark.apply_watermark(images).asnumpy()
-    np.testing.assert_allclose(marked[:, :2], images.asnumpy()[:, :2], atol=1e-5)
-    np.testing.assert_allclose(marked[:, 2], np.minimum(images.asnumpy()[:, 2] + 0.4, 1), atol=1e-5)
     seen = []
     pipe.watermark.apply_watermark = lambda images: seen.append(images.shape) or images
     draw(pipe)

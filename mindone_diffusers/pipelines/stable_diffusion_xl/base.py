@@ -41,13 +41,11 @@ class StableDiffusionXLBase(GuidedPipeline):
 
     Args:
         force_zeros_for_empty_prompt: without a negative prompt, its embeddings are zeros instead of an empty text's.
-        add_watermarker: write an invisible watermark into images of at least 256 pixels; by default if invisible-watermark is installed.
+        add_watermarker: write an invisible watermark into images of at least 256 pixels. By default, as in PyTorch diffusers, if
+            invisible-watermark is installed; but it is not used.
 
     Attributes:
         watermark: what writes it, or None.
-
-    Raises:
-        ConfigError: `add_watermarker`, and invisible-watermark is not installed.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
