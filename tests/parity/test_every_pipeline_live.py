@@ -1,4 +1,5 @@
-"""Every pipeline of Stable Diffusion and XL in float16 beside PyTorch diffusers', on the checkpoints and inputs of the float32 tests."""
+"""Every pipeline of Stable Diffusion and XL beside PyTorch diffusers', on the models and inputs of their own tests: float16, and what is
+refused."""
 
 import copy
 import inspect
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import mindone_diffusers as ours
+from mindone_diffusers.backend import graph
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -120,7 +122,7 @@ def draw(pipe, arguments):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images(make, kind):
+def test_float16(make, kind):
     """Within 2e-2 of float32 with the same weights, and as near to it as PyTorch's float16.
 
     LEdits++ of Stable Diffusion is at most as far as PyTorch's, 4e-2: the noise of an inversion holds the rounding of an untrained UNet,
@@ -134,8 +136,12 @@ def test_images(make, kind):
     assert actual.max() <= (2e-2 if kind != ledits.SD else theirs.max()) and rms(actual) <= 1.4 * rms(theirs)
 
 
-# The others' models are of the same kinds, and graph mode is compared in float32 for each.
-GRAPH = ("StableDiffusionInpaintPipeline", "StableDiffusionAdapterPipeline", "StableDiffusionXLControlNetUnionPipeline")
+# Of each kind of models one; every class is compared in graph mode in float32. With arguments that may not compile anything more.
+GRAPH = {
+    "StableDiffusionInpaintPipeline": {"strength": 0.6},
+    "StableDiffusionAdapterPipeline": {"adapter_conditioning_scale": 0.5},
+    "StableDiffusionXLControlNetUnionPipeline": {"original_size": (64, 48), "negative_prompt": "green"},
+}
 
 
 @pytest.mark.slow
@@ -145,8 +151,72 @@ def test_graph_mode(make, kind):
     mine.enable_graph_mode()
     try:
         assert np.abs(draw(mine, arguments) - draw(wide, arguments)).max() <= 2e-2
+        compiled = graph.compilations()
+        mine.scheduler = ours.EulerDiscreteScheduler.from_config(mine.scheduler.config)
+        draw(mine, arguments | GRAPH[kind])
+        assert graph.compilations() == compiled
     finally:
         mine.disable_graph_mode()
+
+
+REFUSED = {
+    "prompt": {"prompt": 3},
+    "no prompt": {"prompt": None},
+    "negative prompts": {"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]},
+    "strong": {"strength": 1.1},
+    "weak": {"strength": -0.1},
+    "no steps left": {"strength": 0.01},
+    "image": {"image": 3},
+    "no image": {"image": None},
+    "images": {"prompt": ["a"] * 3, "image": [images.picture(), images.picture(1)]},
+    "mask": {"mask_image": 3},
+    "generators": {"seeds": [1, 2, 3]},
+    "size": {"height": 30},
+    "callback tensors": {"callback_on_step_end_tensor_inputs": ["sigmas"]},
+    "control image": {"control_image": None},
+    "control scale": {"controlnet_conditioning_scale": 1},
+    "control range": {"control_guidance_start": 0.9, "control_guidance_end": 0.1},
+    "crop of arrays": {"padding_mask_crop": 4, "image": np.zeros((1, 3, 32, 32), np.float32)},
+    "guidance": {"guidance_scale": "strong"},
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (ledits.SD, ledits.XL)])
+def test_what_upstream_refuses_is_refused(make, kind):
+    """By a check, not by what happens to fail later. Of `REFUSED`, what the class has arguments for and upstream does not draw with."""
+    (theirs, _, mine), arguments = make(kind)
+    accepted = {*inspect.signature(type(theirs).__call__).parameters, "seeds"}
+    plain = {name: value for name, value in {"prompt": xl.PROMPTS[0], "num_inference_steps": 1}.items() if name in accepted} | arguments
+    refused = 0
+    for name, changes in REFUSED.items():
+        if changes.keys() <= accepted and fails(theirs, plain | changes):
+            refused += 1
+            with pytest.raises((ValueError, TypeError)):
+                rest.run(mine, **plain | changes)
+                pytest.fail(f"{name} is taken")
+    assert refused >= 5
+
+
+def fails(pipe, arguments: dict) -> bool:
+    try:
+        rest.run(pipe, **arguments)
+    except Exception:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_of_attention_are_refused(make, kind):
+    """IP-Adapters and LoRA, which are not there yet."""
+    (_, _, mine), arguments = make(kind)
+    accepted = inspect.signature(type(mine).__call__).parameters
+    given = {
+        "ip_adapter_image": images.picture(), "ip_adapter_image_embeds": [ms.Tensor(np.zeros((2, 1, 32), np.float32))],
+        "cross_attention_kwargs": {"scale": 0.5},
+    }  # fmt: skip
+    for name in given.keys() & accepted.keys():
+        with pytest.raises(NotImplementedError, match="LoRA" if name == "cross_attention_kwargs" else "IP-Adapters"):
+            draw(mine, arguments | {name: given[name]})
 
 
 def rms(values: np.ndarray) -> float:
