@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mindone_diffusers as ours
+from mindone_diffusers import bundled
 from mindone_diffusers.backend import graph
 
 torch = pytest.importorskip("torch")
@@ -134,6 +135,16 @@ def test_float16(make, kind):
     theirs, actual = np.abs(theirs - expected), np.abs(actual - expected)
     print(f"\n{kind}: from float32, ours {actual.max():.1e}, PyTorch's {theirs.max():.1e}; rms {rms(actual):.1e}, {rms(theirs):.1e}")
     assert actual.max() <= (2e-2 if kind != ledits.SD else theirs.max()) and rms(actual) <= 1.4 * rms(theirs)
+
+
+def test_float16_of_a_trained_model_at_the_usual_guidance():
+    images = []
+    for library, dtype in ((diffusers, {"torch_dtype": torch.float32}), (ours, {"mindspore_dtype": ms.float16})):
+        pipe = library.StableDiffusionPipeline.from_pretrained(bundled.path(), **dtype)
+        pipe.set_progress_bar_config(disable=True)
+        arguments = {"prompt": "a large red circle on a blue background", "guidance_scale": 7.5, "num_inference_steps": 5}
+        images.append(rest.run(pipe, **arguments, output_type="np").images.astype(np.float64))
+    assert np.abs(images[1] - images[0]).max() <= 2e-2
 
 
 # Of each kind of models one; every class is compared in graph mode in float32. With arguments that may not compile anything more.
