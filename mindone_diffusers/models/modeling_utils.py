@@ -3,7 +3,8 @@
 import os
 import re
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import mindspore as ms
@@ -226,6 +227,15 @@ class ModelMixin(nn.Module):
         self._graph_options = None
         self._recompile()
         return self
+
+    @contextmanager
+    def running_eagerly(self) -> Iterator[None]:
+        """Within the context, calls run eagerly also after `enable_graph_mode`, whose graphs are kept. The global graph mode stays."""
+        options, self._graph_options = self._graph_options, None
+        try:
+            yield
+        finally:
+            self._graph_options = options
 
     def _recompile(self) -> None:
         self._compiled, self._other_variants = {}, {}

@@ -345,16 +345,21 @@ def test_callbacks(load, name):
     assert seen[:6] == seen[6:] and len(seen) == 12
 
 
-def test_graph_mode(load):
+def test_graph_mode(load, monkeypatch):
+    """With masks of attention the UNet runs eagerly."""
     mine = load(SD)[1]
-    eager = [invert(mine), edit(mine, **EDITS["noise mask"]).images][1]
+    cases = [EDITS["noise mask"], EDITS["both masks"]]
+    invert(mine)
+    eager = [edit(mine, **arguments).images for arguments in cases]
     mine.enable_graph_mode()
     try:
         invert(mine)
-        assert np.abs(edit(mine, **EDITS["noise mask"]).images - eager).max() <= 1e-3
-        for masks in ({"use_intersect_mask": True}, {"use_cross_attn_mask": True} | NO_ATTENTION):
-            with pytest.raises(NotImplementedError, match="compiled"):
-                edit(mine, editing_prompt="a cat", **masks)
+        for arguments, expected in zip(cases, eager):
+            assert np.abs(edit(mine, **arguments).images - expected).max() <= 1e-3
+        assert mine.unet.runs_compiled
+        monkeypatch.setattr("mindone_diffusers.pipelines.ledits_pp.base.in_global_graph_mode", lambda: True)
+        with pytest.raises(NotImplementedError, match="global graph mode"):
+            edit(mine, **EDITS["both masks"])
     finally:
         mine.disable_graph_mode()
 

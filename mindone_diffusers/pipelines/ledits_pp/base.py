@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor
 
+from ...backend.graph import in_global_graph_mode
 from ...core import logging
 from ...core.errors import ConfigError, UnsupportedError
 from ...core.random import randn_tensor
@@ -183,7 +184,7 @@ class LEditsPPBase(GuidedPipeline):
 
         Raises:
             ConfigError: masks of cross-attention for embeddings without their texts.
-            UnsupportedError: masks of cross-attention in graph mode.
+            UnsupportedError: masks of cross-attention in MindSpore's global graph mode.
         """
         self.scheduler.set_timesteps(len(self.scheduler.timesteps))
         concepts, size = self.enabled_editing_prompts, self.init_latents.shape[2:]
@@ -221,8 +222,8 @@ class LEditsPPBase(GuidedPipeline):
         off = "pass use_cross_attn_mask=False and use_intersect_mask=False"
         if tokens is None:
             raise ConfigError(f"masks of cross-attention need the editing prompts' texts, not embeddings: pass editing_prompt, or {off}")
-        if self.unet.runs_compiled:
-            raise UnsupportedError(f"a compiled UNet gives no attention maps: {off}, or call pipe.unet.disable_graph_mode()")
+        if in_global_graph_mode():
+            raise UnsupportedError(f"a compiled UNet gives no attention maps: {off}, or leave MindSpore's global graph mode")
 
     def prepare_unet(self, attention_store: LeditsAttentionStore, PnP: bool = False) -> None:
         """Have the UNet's cross-attentions show their maps to a store from now on, but for its middle's; a call does so by itself while it
@@ -241,12 +242,14 @@ class LEditsPPBase(GuidedPipeline):
 
     @contextmanager
     def _collecting_attention(self) -> Iterator[None]:
+        """A UNet in graph mode runs eagerly meanwhile, as nothing can be kept from inside a graph."""
         original = self.unet.attn_processors
-        self.prepare_unet(self.attention_store)
-        try:
-            yield
-        finally:
-            self.unet.set_attn_processor(original)
+        with self.unet.running_eagerly():
+            self.prepare_unet(self.attention_store)
+            try:
+                yield
+            finally:
+                self.unet.set_attn_processor(original)
 
 
 def fresh_noise_level(scheduler: DDIMScheduler | DPMSolverMultistepScheduler, timestep: int) -> float:

@@ -156,7 +156,7 @@ class LEditsPPPipelineStableDiffusion(LEditsPPBase, StableDiffusionBase):
         Raises:
             ConfigError: no image was inverted, arguments that do not fit together (see `check_inputs`), or masks of cross-attention for
                 embeddings without texts.
-            UnsupportedError: masks of cross-attention in graph mode.
+            UnsupportedError: masks of cross-attention in MindSpore's global graph mode.
         """
         callback_on_step_end_tensor_inputs = self._begin(
             1.0, clip_skip, cross_attention_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs, guidance_rescale

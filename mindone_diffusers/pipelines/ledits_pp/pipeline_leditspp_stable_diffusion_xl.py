@@ -153,7 +153,7 @@ class LEditsPPPipelineStableDiffusionXL(LEditsPPBase, StableDiffusionXLBase):
         Raises:
             ConfigError: no image was inverted, arguments that do not fit together (see `check_inputs`, which PyTorch diffusers has and does
                 not call), or masks of cross-attention for embeddings without texts.
-            UnsupportedError: masks of cross-attention in graph mode, or IP-Adapter arguments.
+            UnsupportedError: masks of cross-attention in MindSpore's global graph mode, or IP-Adapter arguments.
         """
         callback_on_step_end_tensor_inputs = self._begin(
             1.0, clip_skip, cross_attention_kwargs, callback_on_step_end, callback_on_step_end_tensor_inputs, guidance_rescale
