@@ -1,4 +1,4 @@
-"""TaylorSeer (arXiv:2503.06923): between the steps that compute them, outputs of modules are predicted by a Taylor series over the steps."""
+"""TaylorSeer (arXiv:2503.06923): between the steps that compute them, outputs of modules are predicted by Taylor series over the steps."""
 
 import math
 import re
@@ -56,8 +56,8 @@ def apply_taylorseer_cache(module: CacheMixin, config: TaylorSeerCacheConfig) ->
 
 
 class _Predicted(Hook):
-    """States: the output's divided differences of order 0, 1, ... Numbers: the series' coefficients, and the reciprocals of the steps between
-    two computations, 0 for differences that need more of them."""
+    """States: the output's divided differences of order 0, 1, ... Numbers: the series' coefficients, and the reciprocals of the steps
+    between two computations, 0 for differences that need more of them."""
 
     step_orders: int
 

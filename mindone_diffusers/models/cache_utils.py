@@ -34,8 +34,8 @@ class StepCache(ABC):
         """
         if model.active_cache_context is None:
             raise ValueError(
-                f"No cache context is set: call the model within `with model.cache_context(name):`, which tells {type(self).__name__} whose "
-                "steps these are."
+                "No cache context is set: call the model within `with model.cache_context(name):`, which tells the cache whose steps these "
+                "are."
             )
         return self._states.setdefault(model.active_cache_context, new())
 
