@@ -39,7 +39,7 @@ DIFFERENCES = {
     ("CacheMixin", "__init__"): "it is a model here, no mix-in beside one",
     ("DDIMInverseScheduler", "__init__"): "no **kwargs: upstream's hold only the deprecated `set_alpha_to_zero`, which is named here",
     ("EMAModel", "__init__"): "no **kwargs: upstream's hold only the deprecated `max_value`, `min_value` and `device`",
-    ("FasterCacheConfig", "__init__"): "no `_unconditional_conditional_input_kwargs_identifiers`: all inputs of the batch's length are halved",
+    ("FasterCacheConfig", "__init__"): "lacks a list of inputs' names: all inputs of the batch's length are halved",
     ("LEditsPPPipelineStableDiffusion", "__call__"): "no **kwargs: upstream's have no effect",
     ("LEditsPPPipelineStableDiffusionXL", "__call__"): "no **kwargs: upstream's have no effect",
     ("LTXEulerAncestralRFScheduler", "set_timesteps"): "no **kwargs: unknown arguments are errors",

@@ -103,12 +103,14 @@ class _TaylorSeerCache(StepCache):
                 logger.warning("use_lite_mode takes the place of skip_predict_identifiers and cache_identifiers.")
             zeros, predicted = BLOCKS, OUTPUT_PROJECTION
         modules = {name: module for name, module in model.cells_and_names() if _matches(name, [*zeros, *predicted])}
+        if not modules:
+            logger.warning("TaylorSeer caches nothing: no module of the model has a name that cache_identifiers match.")
         self.config, self.zeros = config, {name for name in modules if _matches(name, zeros)}
         self.numbers = [Number(f"step_number_{i}") for i in range(2 * config.max_order + 1)]
         self.computing = {name: "let" if name in self.zeros else "compute" for name in modules}
         self.predicting = {name: "zeros" if name in self.zeros else "predict" for name in modules}
-        hook = type("_Predicted", (_Predicted,), {"step_orders": config.max_order + 1, "__module__": __name__})
-        self.hooked = HookedModules(modules, hook, self._first, dict.fromkeys(modules, self.numbers))
+        numbers = dict.fromkeys(modules, self.numbers)
+        self.hooked = HookedModules(modules, _Predicted, self._first, numbers, {"step_orders": config.max_order + 1})
 
     def _first(self, name: str, output: Tensor) -> tuple[Tensor, ...]:
         if name in self.zeros:

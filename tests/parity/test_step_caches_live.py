@@ -150,7 +150,7 @@ def test_mag_cache_calibration(capsys):
     printed = capsys.readouterr().out
     mine = [line for line in printed.splitlines() if line.startswith("MagCacheConfig")]
     theirs = [line for line in printed.splitlines() if line.startswith("[1.0")]
-    assert len(mine) == len(theirs) == 2
+    assert (len(mine), len(theirs)) == (2, 1)
     np.testing.assert_allclose(eval(mine[0].split("=")[1].rstrip(")")), eval(theirs[0]), rtol=1e-4)
 
 
