@@ -36,13 +36,16 @@ METHODS = {"forward": "__call__"}
 DIFFERENCES = {
     ("*", "__init__"): "the config may be a mapping, and entries may be given by keyword",
     ("*", "__call__"): "arguments that transformers hides in **kwargs are named; attentions are not returned",
+    ("CacheMixin", "__init__"): "it is a model here, no mix-in beside one",
     ("DDIMInverseScheduler", "__init__"): "no **kwargs: upstream's hold only the deprecated `set_alpha_to_zero`, which is named here",
     ("EMAModel", "__init__"): "no **kwargs: upstream's hold only the deprecated `max_value`, `min_value` and `device`",
+    ("FasterCacheConfig", "__init__"): "lacks a list of inputs' names: all inputs of the batch's length are halved",
     ("LEditsPPPipelineStableDiffusion", "__call__"): "no **kwargs: upstream's have no effect",
     ("LEditsPPPipelineStableDiffusionXL", "__call__"): "no **kwargs: upstream's have no effect",
     ("LTXEulerAncestralRFScheduler", "set_timesteps"): "no **kwargs: unknown arguments are errors",
     ("ModelMixin", "__call__"): "abstract",
     ("StableDiffusionXLInstructPix2PixPipeline", "encode_prompt"): "adds `clip_skip`, which the other SDXL pipelines have",
+    ("TaylorSeerCacheConfig", "__init__"): "MindSpore's bfloat16",
 }
 CALLBACKS = "no **kwargs: upstream's hold only the deprecated `callback` and `callback_steps`"
 

@@ -1,5 +1,7 @@
-"""DeepCache (arXiv:2312.00858): the deep stages of a UNet are computed at one of several steps, the outer ones at each. PyTorch diffusers has
-none; the name and the calls are in its style."""
+"""DeepCache (arXiv:2312.00858): the deep stages of a UNet are computed at one of several steps, the outer ones at each.
+
+PyTorch diffusers has none; the name and the calls are in its style.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +30,8 @@ class DeepCacheConfig(CacheConfig):
         deepest = len(model.up_blocks) - 2
         if self.cache_interval < 1 or not 0 <= self.cache_branch_id <= deepest:
             raise ConfigError(
-                f"cache_interval is {self.cache_interval}, expected 1 or more, and cache_branch_id is {self.cache_branch_id}, expected 0 to "
-                f"{deepest} in this UNet."
+                f"cache_interval is {self.cache_interval}, expected 1 or more, and cache_branch_id is {self.cache_branch_id}, "
+                f"expected 0 to {deepest} in this UNet."
             )
         return _DeepCache(self)
 

@@ -1,6 +1,7 @@
 """Modules whose calls a cache replaces while the model runs a step, eagerly or as a part of its graph."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,11 +33,11 @@ class Hook:
 class _Measure(Hook):
     """Runs the module, and notes its output."""
 
-    outputs: dict[str, Tensor]
+    step_outputs: dict[str, Tensor]
 
     def construct(self, *args: Any, **kwargs: Any) -> Tensor:
         output = self.unhooked(self, *args, **kwargs)
-        self.outputs[self.step_action] = output
+        self.step_outputs[self.step_action] = output
         return output
 
 
@@ -60,6 +61,7 @@ class HookedModules:
         hook: what is done to them.
         first_states: the states after a module's first output.
         numbers: the numbers of each module.
+        constants: further attributes of the hook.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class HookedModules:
         hook: type[Hook],
         first_states: Callable[[str, Tensor], tuple[Tensor, ...]],
         numbers: Mapping[str, Sequence[Number]] | None = None,
+        constants: Mapping[str, Any] | None = None,
     ):
         self._modules, self._hook, self._first_states = modules, hook, first_states
-        self._numbers = dict.fromkeys(modules, ()) if numbers is None else numbers
+        self._numbers, self._constants = dict.fromkeys(modules, ()) if numbers is None else numbers, constants or {}
         self._attributes: dict[str, dict[str, dict[str, Any]]] = {}
 
     def run(self, model: CacheMixin, args: tuple, actions: Mapping[str, str], like: tuple | None = None) -> tuple:
@@ -85,7 +88,7 @@ class HookedModules:
         key = digest((repr(model.active_cache_context), describe_arguments(args if like is None else like)))
         if key not in self._attributes:
             outputs: dict[str, Tensor] = {}
-            with self._hooked(_Measure, {name: {"step_action": name, "outputs": outputs} for name in self._modules}):
+            with self._hooked(_Measure, {name: {"step_action": name, "step_outputs": outputs} for name in self._modules}):
                 result = model.run_eagerly(*args)
             self._attributes[key] = {name: self._attributes_after(name, output) for name, output in outputs.items()}
             return result
@@ -103,7 +106,7 @@ class HookedModules:
         states = [_parameter(value, f"{name}.step_state_{i}") for i, value in enumerate(self._first_states(name, output))]
         numbers = [number.parameter for number in self._numbers[name]]
         named = {f"step_{kind}_{i}": value for kind, values in (("state", states), ("number", numbers)) for i, value in enumerate(values)}
-        return {**named, "step_shape": output.shape, "step_dtype": output.dtype}
+        return {**named, **self._constants, "step_shape": output.shape, "step_dtype": output.dtype}
 
     @contextlib.contextmanager
     def _hooked(self, hook: type[Hook], attributes: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
@@ -124,15 +127,10 @@ class HookedModules:
                     delattr(module, attribute)
 
 
-_classes: dict[tuple[type, type], type] = {}
-
-
+@functools.cache
 def _hooked_class(hook: type[Hook], kind: type) -> type:
     """`kind`, of which `hook` overrides `construct`. Blocks go by their class's name where they share a compilation: it stays."""
-    if (hook, kind) not in _classes:
-        names = {"__module__": hook.__module__, "__qualname__": f"{hook.__name__} {kind.__name__}"}
-        _classes[hook, kind] = type(kind.__name__, (hook, kind), names)
-    return _classes[hook, kind]
+    return type(kind.__name__, (hook, kind), {"__module__": hook.__module__, "__qualname__": f"{hook.__name__} {kind.__name__}"})
 
 
 def _parameter(value: Tensor, name: str) -> ms.Parameter:

@@ -88,6 +88,9 @@ class _State:
     skipped: int = 0
     calibration: list[float] = field(default_factory=list)
 
+    def restart(self) -> None:
+        self.__init__()
+
 
 class _MagCache(StepCache):
     """Nothing is read from the device, unless it calibrates. In graph mode there are two graphs: with the blocks, and without."""
@@ -97,9 +100,7 @@ class _MagCache(StepCache):
         self.config = config
 
     def run(self, model: BlockCacheMixin, *args: Any) -> tuple[Tensor]:
-        if model.active_cache_context is None:
-            model.active_cache_context = "inference"
-        state, last = self.state(model, _State), model.num_blocks
+        state, last = self.state(model, _State, default="inference"), model.num_blocks
         if self._skips(state):
             output = model.run_part(last, last, args, residuals=(state.added,))[-1]
         else:
@@ -111,7 +112,7 @@ class _MagCache(StepCache):
         if state.step >= self.config.num_inference_steps:
             if self.config.calibrate:
                 print(f"MagCacheConfig(mag_ratios={state.calibration})")
-            del self._states[model.active_cache_context]
+            state.restart()
         return output
 
     def _skips(self, state: _State) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import mindspore as ms
 from mindspore import Tensor
 
 from ..core.errors import ConfigError
@@ -31,7 +30,8 @@ class PyramidAttentionBroadcastConfig(CacheConfig):
         spatial_attention_timestep_skip_range, temporal_attention_timestep_skip_range, cross_attention_timestep_skip_range: between these
             timesteps; outside, at every step.
         spatial_attention_block_identifiers, temporal_attention_block_identifiers, cross_attention_block_identifiers: patterns of the
-            names of the attentions of this kind. The first two are for attentions to the tokens themselves, the last for those to a context.
+            names of the attentions of this kind. The first two are for attentions to the tokens themselves, the last for those to a
+            context.
         current_timestep_callback: gives the timestep of the step that is about to run, e.g. `lambda: pipe.current_timestep`.
     """
 

@@ -1,4 +1,4 @@
-"""TaylorSeer (arXiv:2503.06923): between the steps that compute them, outputs of modules are predicted by a Taylor series over the steps."""
+"""TaylorSeer (arXiv:2503.06923): between the steps that compute them, outputs of modules are predicted by Taylor series over the steps."""
 
 import math
 import re
@@ -56,8 +56,8 @@ def apply_taylorseer_cache(module: CacheMixin, config: TaylorSeerCacheConfig) ->
 
 
 class _Predicted(Hook):
-    """States: the output's divided differences of order 0, 1, ... Numbers: the series' coefficients, and the reciprocals of the steps between
-    two computations, 0 for differences that need more of them."""
+    """States: the output's divided differences of order 0, 1, ... Numbers: the series' coefficients, and the reciprocals of the steps
+    between two computations, 0 for differences that need more of them."""
 
     step_orders: int
 
@@ -103,12 +103,14 @@ class _TaylorSeerCache(StepCache):
                 logger.warning("use_lite_mode takes the place of skip_predict_identifiers and cache_identifiers.")
             zeros, predicted = BLOCKS, OUTPUT_PROJECTION
         modules = {name: module for name, module in model.cells_and_names() if _matches(name, [*zeros, *predicted])}
+        if not modules:
+            logger.warning("TaylorSeer caches nothing: no module of the model has a name that cache_identifiers match.")
         self.config, self.zeros = config, {name for name in modules if _matches(name, zeros)}
         self.numbers = [Number(f"step_number_{i}") for i in range(2 * config.max_order + 1)]
         self.computing = {name: "let" if name in self.zeros else "compute" for name in modules}
         self.predicting = {name: "zeros" if name in self.zeros else "predict" for name in modules}
-        hook = type("_Predicted", (_Predicted,), {"step_orders": config.max_order + 1, "__module__": __name__})
-        self.hooked = HookedModules(modules, hook, self._first, dict.fromkeys(modules, self.numbers))
+        numbers = dict.fromkeys(modules, self.numbers)
+        self.hooked = HookedModules(modules, _Predicted, self._first, numbers, {"step_orders": config.max_order + 1})
 
     def _first(self, name: str, output: Tensor) -> tuple[Tensor, ...]:
         if name in self.zeros:

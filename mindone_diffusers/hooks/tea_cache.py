@@ -1,5 +1,7 @@
-"""TeaCache (arXiv:2411.19108): blocks are left out while the modulated input of the first has changed little. PyTorch diffusers has none;
-the name and the calls are in its style."""
+"""TeaCache (arXiv:2411.19108): blocks are left out while the modulated input of the first has changed little.
+
+PyTorch diffusers has none; the name and the calls are in its style.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +49,8 @@ class _State:
 
 
 class _TeaCache(StepCache):
-    """One number is read from the device at each step but the first and the last. In graph mode there are three graphs: the modulated input,
-    all blocks, and what is around them."""
+    """One number is read from the device at each step but the first and the last. In graph mode there are three graphs: the modulated
+    input, all blocks, and what is around them."""
 
     def __init__(self, config: TeaCacheConfig):
         super().__init__()

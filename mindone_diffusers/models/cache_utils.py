@@ -26,18 +26,22 @@ class StepCache(ABC):
     def run(self, model: "CacheMixin", *args: Any) -> tuple:
         """The output of a step: of `model.construct(*args)`, or about that."""
 
-    def state(self, model: "CacheMixin", new: Callable[[], Any]) -> Any:
+    def state(self, model: "CacheMixin", new: Callable[[], Any], default: str | None = None) -> Any:
         """The state of the current context; `new` makes it at the first step.
 
+        Args:
+            default: the context where there is none.
+
         Raises:
-            ValueError: there is no context.
+            ValueError: there is no context, and no default.
         """
-        if model.active_cache_context is None:
+        name = model.active_cache_context or default
+        if name is None:
             raise ValueError(
-                f"No cache context is set: call the model within `with model.cache_context(name):`, which tells {type(self).__name__} whose "
-                "steps these are."
+                "No cache context is set: call the model within `with model.cache_context(name):`, which tells the cache whose steps these "
+                "are."
             )
-        return self._states.setdefault(model.active_cache_context, new())
+        return self._states.setdefault(name, new())
 
     def reset(self) -> None:
         """Forget all steps."""
@@ -133,6 +137,8 @@ class CacheMixin(ModelMixin):
 
     def run_eagerly(self, *args: Any) -> tuple:
         """`construct`, as without a cache and without graph mode."""
+        if not self._filled:
+            self.fill_parameters()
         with graph.eager():
             return nn.Module.__call__(self, *args)
 

@@ -61,8 +61,12 @@ CACHES = {
     "taylor": (
         "dit", md.TaylorSeerCacheConfig(3, 2, max_order=2, taylor_factors_dtype=ms.float32, cache_identifiers=[r".*\.attn1"]), 2
     ),
-    "taylor, lite": (
-        "dit", md.TaylorSeerCacheConfig(3, 2, taylor_factors_dtype=None, skip_predict_identifiers=[r"transformer_blocks\.\d+"], cache_identifiers=["proj_out_2"]), 2
+    "taylor, zeros": (
+        "dit",
+        md.TaylorSeerCacheConfig(
+            3, 2, taylor_factors_dtype=None, cache_identifiers=["proj_out_2"], skip_predict_identifiers=[r"transformer_blocks\.\d+"]
+        ),
+        2,
     ),
     "faster": ("dit", md.FasterCacheConfig(**NOW), 3),
     "deep": ("unet", md.DeepCacheConfig(3), 2),

@@ -150,7 +150,7 @@ def test_mag_cache_calibration(capsys):
     printed = capsys.readouterr().out
     mine = [line for line in printed.splitlines() if line.startswith("MagCacheConfig")]
     theirs = [line for line in printed.splitlines() if line.startswith("[1.0")]
-    assert len(mine) == len(theirs) == 2
+    assert (len(mine), len(theirs)) == (2, 1)
     np.testing.assert_allclose(eval(mine[0].split("=")[1].rstrip(")")), eval(theirs[0]), rtol=1e-4)
 
 
@@ -241,7 +241,9 @@ def test_deep_cache(interval, branch):
         mine.disable_cache()
 
 
-@pytest.mark.parametrize("config", [{"threshold": 0.3}, {"threshold": 0.5, "coefficients": (0.5, 1.0, 0.0), "num_inference_steps": STEPS}], ids=str)
+@pytest.mark.parametrize(
+    "config", [{"threshold": 0.3}, {"threshold": 0.5, "coefficients": (0.5, 1.0, 0.0), "num_inference_steps": STEPS}], ids=str
+)
 def test_tea_cache(config):
     """Beside PyTorch's blocks, run or left out as the paper has it."""
     theirs, mine, now = model("dit", "torch"), model("dit", "mindspore"), [0]
