@@ -98,27 +98,22 @@ def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
 def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
     """`(a * x + b * y + ...) / over` of the arguments a, x, b, y, ...: numbers, or what `per_sample` returns, and arrays.
 
-    Nearly every step is one. NumPy arrays take one pass in a native kernel; those of 16 bits are added in float32 and the sum is rounded,
-    where PyTorch rounds after every operation.
+    Nearly every step is one. float32 arrays on the host take one pass of a native kernel, which rounds as the operations would.
     """
-    on_host = isinstance(terms[1], np.ndarray)
-    if on_host and (result := native.weighted_sum(*terms, over=over)) is not None:
+    if type(terms[1]) is np.ndarray and (result := native.weighted_sum(*terms, over=over)) is not None:
         return result
-    weights, arrays = terms[::2], terms[1::2]
-    if not on_host:
-        return _quotient(functools.reduce(operator.add, map(_product, weights, arrays)), over)
-    dtype = functools.reduce(np.promote_types, [array.dtype for array in arrays])
-    exact = np.promote_types(dtype, np.float32)
-    result = sum(_product(weight, array.astype(exact, copy=False)) for weight, array in zip(weights, arrays))
-    return _quotient(result, over).astype(dtype, copy=False)
+    products = [
+        array if type(weight) is int and weight == 1 else _in_dtype(weight, array) * array
+        for weight, array in zip(terms[::2], terms[1::2], strict=True)
+    ]
+    total = functools.reduce(operator.add, products)
+    return total if type(over) is float and over == 1 else total / _in_dtype(over, total)
 
 
-def _product(weight: Any, array: Array) -> Array:
-    return array if type(weight) is int and weight == 1 else weight * array
-
-
-def _quotient(array: Array, divisor: Any) -> Array:
-    return array if type(divisor) is float and divisor == 1 else array / divisor
+def _in_dtype(number: Any, array: Array) -> Any:
+    """A factor as PyTorch's numbers of dimension 0 are multiplied: rounded to a half-precision array's dtype."""
+    half = isinstance(array, np.ndarray) and array.dtype.itemsize == 2
+    return np.asarray(number).astype(array.dtype) if half else number
 
 
 def clamp(values: Array, lowest: float, highest: float) -> Array:
@@ -157,9 +152,12 @@ def alike(values: Array, sample: Array, dtype: str | None = None) -> Array:
 
 def cast(values: Array, dtype: Any) -> Array:
     """The values in a dtype: themselves if it is theirs."""
-    if values.dtype is dtype:
-        return values
-    return values.astype(dtype, copy=False) if isinstance(values, np.ndarray) else values.astype(dtype)
+    if not isinstance(values, np.ndarray):
+        return values if values.dtype is dtype else values.astype(dtype)
+    return values if values.dtype is _NUMPY.get(dtype, dtype) else values.astype(dtype, copy=False)
+
+
+_NUMPY = {"float32": np.dtype(np.float32)}  # looked up, because to compare a dtype with a name takes longer than to multiply a sample
 
 
 def randn_like(model_output: Array, generator: Any, dtype: Any = None) -> Array:

@@ -76,10 +76,11 @@ class DDPMWuerstchenScheduler(DiffusionScheduler):
         alpha = alpha_cumprod / alpha_cumprod_prev
         of_output = (1 - alpha) / (1 - alpha_cumprod) ** 0.5
         deviation = ((1 - alpha) * (1 - alpha_cumprod_prev) / (1 - alpha_cumprod)) ** 0.5 * (prev_timestep != 0)
-        sample, rescale = cast(sample, "float32"), alpha**-0.5
-        rescale, of_output, deviation = (per_sample(factor, sample) for factor in (rescale, -rescale * of_output, deviation))
         noise = randn_like(model_output, generator)
-        prev_sample = cast(weighted_sum(rescale, sample, of_output, model_output, deviation, noise), model_output.dtype)
+        sample, output, noise = (cast(array, "float32") for array in (sample, model_output, noise))
+        factors = alpha**-0.5, -(alpha**-0.5) * of_output, deviation
+        rescale, of_output, deviation = (per_sample(factor, sample) for factor in factors)
+        prev_sample = cast(weighted_sum(rescale, sample, of_output, output, deviation, noise), model_output.dtype)
         return as_output(DDPMWuerstchenSchedulerOutput, return_dict, prev_sample)
 
     def previous_timestep(self, timestep: Any) -> np.ndarray:

@@ -93,8 +93,9 @@ class ScoreSdeVeScheduler(UnscaledInputMixin, SchedulerMixin):
         indices = (timesteps * np.float32(len(self.timesteps) - 1)).astype(np.int64)
         sigmas, below = self.discrete_sigmas[indices].astype(np.float64), self.get_adjacent_sigma(indices, timesteps).astype(np.float64)
         variance = sigmas**2 - below**2
-        noise, sample = randn_like(sample, generator), cast(sample, "float32")
-        mean = weighted_sum(1, sample, per_sample(variance, sample), model_output)
+        noise = randn_like(sample, generator)
+        sample, score, noise = (cast(array, "float32") for array in (sample, model_output, noise))
+        mean = weighted_sum(1, sample, per_sample(variance, sample), score)
         prev_sample = weighted_sum(1, mean, per_sample(variance**0.5, sample), noise)
         return as_output(SdeVeOutput, return_dict, prev_sample, mean)
 
@@ -109,9 +110,9 @@ class ScoreSdeVeScheduler(UnscaledInputMixin, SchedulerMixin):
             generator: draws the noise, in float32.
             return_dict: return a `SchedulerOutput`, else a tuple.
         """
-        noise = randn_like(sample, generator, "float32")
-        ratio = self.config.snr * _mean_norm(noise) / _mean_norm(model_output)
-        prev_sample = weighted_sum(1, sample, 2 * ratio**2, model_output, 2 * ratio, noise)
+        noise, sample, score = randn_like(sample, generator, "float32"), cast(sample, "float32"), cast(model_output, "float32")
+        ratio = self.config.snr * _mean_norm(noise) / _mean_norm(score)
+        prev_sample = weighted_sum(1, sample, 2 * ratio**2, score, 2 * ratio, noise)
         return as_output(SchedulerOutput, return_dict, prev_sample)
 
     def add_noise(self, original_samples: Array, noise: Array | None, timesteps: Any) -> Array:
@@ -133,4 +134,4 @@ class ScoreSdeVeScheduler(UnscaledInputMixin, SchedulerMixin):
 
 def _mean_norm(values: Array) -> Array:
     """The mean of the samples' Euclidean norms, one float32 number."""
-    return ((cast(values, "float32") ** 2).reshape(values.shape[0], -1).sum(axis=1) ** 0.5).mean()
+    return ((values**2).reshape(values.shape[0], -1).sum(axis=1) ** 0.5).mean()

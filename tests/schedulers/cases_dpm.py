@@ -67,8 +67,8 @@ def _singlestep() -> list[Case]:
         for order in (1, 2, 3):
             for solver in ("midpoint", "heun"):
                 config = {**last, "solver_order": order, "solver_type": solver}
-                # Third-order "sde-dpmsolver++" diverges (see `_integrate`): the start's last bit grows to 8e-2 in 25 steps.
-                diverges = (algorithm, order) == ("sde-dpmsolver++", 3)
+                # "sde-dpmsolver++" of third order diverges with "heun" (see `_integrate`): the start's last bit grows to 5e-2 in 25 steps.
+                diverges = (algorithm, order, solver) == ("sde-dpmsolver++", 3, "heun")
                 cases += _runs(name, config, steps=(5, 6) if diverges else (5, 6, 25))
                 cases += _runs(
                     name, {**config, "lower_order_final": True, "final_sigmas_type": "sigma_min"}, steps=(6,) if diverges else (6, 10)

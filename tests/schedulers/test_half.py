@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 import mindone_diffusers
 from mindone_diffusers import Generator
+from mindone_diffusers.schedulers.arrays import weighted_sum
 
 from .half import CASES, UNITS, deviation, limit
 from .runner import SD
@@ -29,14 +30,22 @@ def test_replay(case, dtype: str, reference) -> None:
     assert deviation(case, dtype, expected) <= limit(case)
 
 
-def test_a_sum_is_rounded_once() -> None:
-    """bfloat16: of 1 + 2^-8 + 2^-8, PyTorch's sums are 1 and 1; ours is the nearest number, 1 + 2^-7. Halfway, to the even one."""
-    from mindone_diffusers.schedulers.arrays import weighted_sum
+@pytest.mark.parametrize("dtype, unit", [(ms.float16, 2.0**-10), (ms.bfloat16, 2.0**-7)])
+def test_every_operation_is_rounded(dtype, unit: float) -> None:
+    """As PyTorch's, and the factors too: to the nearest number, of two equally near ones to the even one."""
+    one = np.ones((1, 1), np.float32)
+    half = ms.Tensor(one).astype(dtype).asnumpy()
 
-    one, small = (ms.Tensor([[value]], ms.float32).astype(ms.bfloat16).asnumpy() for value in (1.0, 2.0**-8))
-    assert weighted_sum(1, one, 1, small, 1, small).astype(np.float32) == 1 + 2**-7
-    assert weighted_sum(1, one, 1, small).astype(np.float32) == 1
-    assert weighted_sum(3, one, 2, small, 1, one, over=2.0).dtype == one.dtype
+    def rounded(*terms, **over) -> float:
+        result = weighted_sum(*terms, **over)
+        assert result.dtype == half.dtype
+        return float(result.astype(np.float32)[0, 0])
+
+    assert rounded(1 + 0.75 * unit, half) == 1 + unit
+    assert rounded(1 + unit / 2, half) == 1 and rounded(1 + 1.5 * unit, half) == 1 + 2 * unit
+    assert rounded(1, half, unit / 2, half, unit / 2, half) == 1
+    assert rounded(1 + 0.75 * unit, half, over=1 + 0.25 * unit) == 1 + unit
+    assert weighted_sum(1, one, unit / 2, half).dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16])

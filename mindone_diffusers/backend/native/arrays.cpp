@@ -5,7 +5,12 @@
 
 #include "common.h"
 
+// Products are rounded before they are added, as PyTorch's and NumPy's: some samplers magnify the last bit of an early step.
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#else
 #pragma GCC optimize("fp-contract=off")
+#endif
 
 namespace {
 
@@ -34,6 +39,7 @@ struct Array {
   }
 };
 
+// (weights[0] * terms[0] + weights[1] * terms[1] + ...) / divisor
 template <int COUNT>
 int weighted_sum(Array* result, double divisor, const double (&weights)[COUNT], Array* const (&terms)[COUNT]) {
   float weight[COUNT];
@@ -43,16 +49,18 @@ int weighted_sum(Array* result, double divisor, const double (&weights)[COUNT], 
     weight[i] = (float)weights[i];
     term[i] = terms[i]->data;
   }
-  float* __restrict sum = result->data;
-  const int64_t size = result->size();
-  for (int64_t place = 0; place < size; place++) {
+  const auto sum = [&](int64_t place) {
     float value = weight[0] * term[0][place];
     for (int i = 1; i < COUNT; i++) value += weight[i] * term[i][place];
-    sum[place] = value;
-  }
-  if (divisor != 1.0) {
-    const float by = (float)divisor;
-    for (int64_t place = 0; place < size; place++) sum[place] /= by;
+    return value;
+  };
+  float* __restrict to = result->data;
+  const int64_t size = result->size();
+  const float by = (float)divisor;
+  if (by == 1) {
+    for (int64_t place = 0; place < size; place++) to[place] = sum(place);
+  } else {
+    for (int64_t place = 0; place < size; place++) to[place] = sum(place) / by;
   }
   return 1;
 }
@@ -61,7 +69,9 @@ int weighted_sum(Array* result, double divisor, const double (&weights)[COUNT], 
 
 EXPORT int weighted_sum_1(Array* result, double divisor, double a, Array* x) { return weighted_sum<1>(result, divisor, {a}, {x}); }
 
-EXPORT int weighted_sum_2(Array* result, double divisor, double a, Array* x, double b, Array* y) { return weighted_sum<2>(result, divisor, {a, b}, {x, y}); }
+EXPORT int weighted_sum_2(Array* result, double divisor, double a, Array* x, double b, Array* y) {
+  return weighted_sum<2>(result, divisor, {a, b}, {x, y});
+}
 
 EXPORT int weighted_sum_3(Array* result, double divisor, double a, Array* x, double b, Array* y, double c, Array* z) {
   return weighted_sum<3>(result, divisor, {a, b, c}, {x, y, z});

@@ -52,7 +52,8 @@ class ScoreSdeVpScheduler(SchedulerMixin):
         exponent = -0.25 * t**2 * span - 0.5 * t * low
         deviation = np.sqrt(1 - np.exp(2 * exponent, dtype=np.float64).astype(np.float32))
         beta, dt = low + t.astype(np.float64) * span, 1 / len(self.timesteps)
-        noise, x = randn_like(x, generator), cast(x, "float32")
+        noise = randn_like(x, generator)
+        x, score, noise = (cast(array, "float32") for array in (x, score, noise))
         growth, of_score, noise_level = (
             per_sample(factor, x) for factor in (1 + 0.5 * beta * dt, -beta * dt / deviation, (beta * dt) ** 0.5)
         )
