@@ -90,7 +90,8 @@ class Core:
     def problems(self) -> list[str]:
         """What Ascend would refuse, and attention that is not fused in a dtype that fused attention takes."""
         found = lowering.problems(self.graph.nodes)
-        if self.dtype != "float32" and self.fused_attentions != self.attention_layers:
+        # Without a softmax a layer has nothing to attend to, as that of a `ControlNetUnionModel` for a batch of one.
+        if self.dtype != "float32" and self.fused_attentions != self.attention_layers and "Softmax" in self.operators:
             found.append(f"{self.fused_attentions} fused attentions, but {self.attention_layers} layers that attend")
         return found
 
