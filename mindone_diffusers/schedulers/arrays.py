@@ -113,7 +113,7 @@ def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
 def _in_dtype(number: Any, array: Array) -> Any:
     """A factor as PyTorch's numbers of dimension 0 are multiplied: rounded to a half-precision array's dtype."""
     half = isinstance(array, np.ndarray) and array.dtype.itemsize == 2
-    return np.asarray(number).astype(array.dtype) if half else number
+    return np.asarray(number).astype(array.dtype) if half and np.ndim(number) == 0 else number
 
 
 def clamp(values: Array, lowest: float, highest: float) -> Array:
@@ -130,7 +130,7 @@ def on_host(values: Any) -> np.ndarray:
 
 
 def per_sample(values: np.ndarray, sample: Array) -> Array | float:
-    """What to multiply samples by in a `weighted_sum`: the number, if there is one, or one a sample, in the samples' kind.
+    """What to multiply samples by in a `weighted_sum`: the number, if there is one, or one a sample, in the samples' kind and dtype.
 
     Raises:
         ValueError: there are neither one nor as many values as samples.
@@ -139,8 +139,7 @@ def per_sample(values: np.ndarray, sample: Array) -> Array | float:
         return float(values[0])
     if len(values) != sample.shape[0]:
         raise ValueError(f"{len(values)} timesteps for a batch of {sample.shape[0]}; expected one, or one a sample")
-    values = np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1))
-    return values if isinstance(sample, np.ndarray) else alike(values, sample)
+    return alike(np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1)), sample)
 
 
 def alike(values: Array, sample: Array, dtype: str | None = None) -> Array:

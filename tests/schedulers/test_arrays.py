@@ -17,6 +17,8 @@ def numbers(*shape: int) -> np.ndarray:
 
 
 X, Y = numbers(2, 3, 5), numbers(2, 3, 5)
+
+
 @ms.jit
 def _doubled(x):
     return x * 2
