@@ -14,7 +14,7 @@ from mindspore.common.api import _pynative_executor
 
 from ..backend.native import arrays as native
 from ..backend.table import table
-from ..core.errors import UnsupportedError
+from ..core.errors import ShapeError, UnsupportedError
 from ..core.outputs import BaseOutput
 from ..core.random import randn_array, randn_tensor
 from .tables import RESIZE_MODES, resize_matrix
@@ -99,6 +99,9 @@ def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
     """`(a * x + b * y + ...) / over` of the arguments a, x, b, y, ...: numbers, or what `per_sample` returns, and arrays.
 
     Nearly every step is one. float32 arrays on the host take one pass of a native kernel, which rounds as the operations would.
+
+    Raises:
+        ShapeError: the arrays' shapes do not fit each other.
     """
     if type(terms[1]) is np.ndarray and (result := native.weighted_sum(*terms, over=over)) is not None:
         return result
@@ -106,7 +109,11 @@ def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
         array if type(weight) is int and weight == 1 else _in_dtype(weight, array) * array
         for weight, array in zip(terms[::2], terms[1::2], strict=True)
     ]
-    total = functools.reduce(operator.add, products)
+    try:
+        total = functools.reduce(operator.add, products)
+    except ValueError:
+        shapes = " and ".join(dict.fromkeys(str(tuple(array.shape)) for array in products))
+        raise ShapeError(f"sample, model_output, noise and the like have shapes {shapes}; expected one shape") from None
     return total if type(over) is float and over == 1 else total / _in_dtype(over, total)
 
 
