@@ -48,5 +48,9 @@ class TimestepError(MindoneDiffusersError, IndexError, ValueError):
     """A timestep is not in a scheduler's schedule. PyTorch diffusers raises an IndexError or a ValueError, depending on the scheduler."""
 
 
+class ShapeError(MindoneDiffusersError, RuntimeError, ValueError):
+    """Arrays have shapes that do not fit each other. PyTorch raises a RuntimeError, NumPy and MindSpore a ValueError."""
+
+
 class UnsupportedError(MindoneDiffusersError, NotImplementedError):
     """A known option that this library, or this device, does not have."""

@@ -14,7 +14,7 @@ from mindspore.common.api import _pynative_executor
 
 from ..backend.native import arrays as native
 from ..backend.table import table
-from ..core.errors import UnsupportedError
+from ..core.errors import ShapeError, UnsupportedError
 from ..core.outputs import BaseOutput
 from ..core.random import randn_array, randn_tensor
 from .tables import RESIZE_MODES, resize_matrix
@@ -99,6 +99,9 @@ def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
     """`(a * x + b * y + ...) / over` of the arguments a, x, b, y, ...: numbers, or what `per_sample` returns, and arrays.
 
     Nearly every step is one. float32 arrays on the host take one pass of a native kernel, which rounds as the operations would.
+
+    Raises:
+        ShapeError: the arrays' shapes do not fit each other.
     """
     if type(terms[1]) is np.ndarray and (result := native.weighted_sum(*terms, over=over)) is not None:
         return result
@@ -106,14 +109,18 @@ def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
         array if type(weight) is int and weight == 1 else _in_dtype(weight, array) * array
         for weight, array in zip(terms[::2], terms[1::2], strict=True)
     ]
-    total = functools.reduce(operator.add, products)
+    try:
+        total = functools.reduce(operator.add, products)
+    except ValueError:
+        shapes = " and ".join(dict.fromkeys(str(tuple(array.shape)) for array in products))
+        raise ShapeError(f"sample, model_output, noise and the like have shapes {shapes}; expected one shape") from None
     return total if type(over) is float and over == 1 else total / _in_dtype(over, total)
 
 
 def _in_dtype(number: Any, array: Array) -> Any:
     """A factor as PyTorch's numbers of dimension 0 are multiplied: rounded to a half-precision array's dtype."""
     half = isinstance(array, np.ndarray) and array.dtype.itemsize == 2
-    return np.asarray(number).astype(array.dtype) if half else number
+    return np.asarray(number).astype(array.dtype) if half and np.ndim(number) == 0 else number
 
 
 def clamp(values: Array, lowest: float, highest: float) -> Array:
@@ -130,7 +137,7 @@ def on_host(values: Any) -> np.ndarray:
 
 
 def per_sample(values: np.ndarray, sample: Array) -> Array | float:
-    """What to multiply samples by in a `weighted_sum`: the number, if there is one, or one a sample, in the samples' kind.
+    """What to multiply samples by in a `weighted_sum`: the number, if there is one, or one a sample, in the samples' kind and dtype.
 
     Raises:
         ValueError: there are neither one nor as many values as samples.
@@ -139,8 +146,7 @@ def per_sample(values: np.ndarray, sample: Array) -> Array | float:
         return float(values[0])
     if len(values) != sample.shape[0]:
         raise ValueError(f"{len(values)} timesteps for a batch of {sample.shape[0]}; expected one, or one a sample")
-    values = np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1))
-    return values if isinstance(sample, np.ndarray) else alike(values, sample)
+    return alike(np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (len(sample.shape) - 1)), sample)
 
 
 def alike(values: Array, sample: Array, dtype: str | None = None) -> Array:

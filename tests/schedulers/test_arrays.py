@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from mindone_diffusers import DDIMScheduler
 from mindone_diffusers.backend.native import arrays as native
 from mindone_diffusers.schedulers.arrays import _shared_array, clamp, numpy_on_cpu, weighted_sum
 
@@ -112,6 +113,15 @@ def test_clamp(library: bool, monkeypatch) -> None:
         assert result.dtype == kind
         np.testing.assert_array_equal(result, np.array([-1, -1, 0.5, np.nan, 2.5, 2.5], kind))
     assert clamp(ms.Tensor(values[:3]), -1.0, 2.5).asnumpy().tolist() == [-1.0, -1.0, 0.5]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, ms.Tensor])
+def test_shapes_that_do_not_fit(kind) -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(5)
+    for error in (RuntimeError, ValueError):  # PyTorch's, NumPy's
+        with pytest.raises(error, match=r"shapes \(2, 3, 5\) and \(2, 4, 5\); expected one shape"):
+            scheduler.step(kind(numbers(2, 4, 5)), scheduler.timesteps[0], kind(X))
 
 
 def test_the_native_library_is_used() -> None:
