@@ -13,6 +13,7 @@ A case is data (see `tests/cases/`):
 `tests/test_references.py` replays them on MindSpore without torch; `tests/parity/` compares both live.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ def flatten_output(output: Any, to_numpy, prefix: str = "") -> dict[str, np.ndar
     for key, value in items:
         flat |= flatten_output(value, to_numpy, f"{prefix}{key}.")
     return flat
+
+
+def case_id(value: Any) -> str:
+    """A parameter's name in test reports, without the addresses of objects: every process has to give the same."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:

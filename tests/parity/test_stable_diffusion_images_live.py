@@ -323,7 +323,7 @@ def test_img2img_refuses_what_upstream_refuses(img2img, name):
         {"padding_mask_crop": 4, "image": IMAGE, "output_type": "pil"},
         {"strength": 0.01},
     ],
-    ids=str,
+    ids=harness.case_id,
 )
 def test_inpaint_refuses_what_upstream_refuses(inpaint, arguments):
     for pipe in with_scheduler(inpaint, "DDIMScheduler"):

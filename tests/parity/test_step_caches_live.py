@@ -136,7 +136,7 @@ RATIOS = [1.0, 1.1, 1.04, 1.01, 1.0, 0.98, 0.97, 0.95, 0.9]
         {"mag_ratios": RATIOS[::2], "threshold": 0.3, "retention_ratio": 0.0},
         {"mag_ratios": RATIOS, "threshold": 0.2, "num_inference_steps": 6},
     ],
-    ids=str,
+    ids=harness.case_id,
 )
 def test_mag_cache(config):
     for contexts in ((None,), ("cond", "uncond")):
@@ -161,7 +161,7 @@ def test_mag_cache_calibration(capsys):
         {"cache_interval": 4, "max_order": 2, "disable_cache_before_step": 4, "disable_cache_after_step": 8},
         {"cache_interval": 2, "max_order": 0, "disable_cache_before_step": 1},
     ],
-    ids=str,
+    ids=harness.case_id,
 )
 def test_taylorseer(config):
     config = {"cache_identifiers": ATTENTIONS, **config}
@@ -192,7 +192,7 @@ def compare_taylor(kind, config, their, contexts, tolerance=1e-4, **more):
         ("unet", {"spatial_attention_block_skip_range": 2, "cross_attention_block_skip_range": 3}),
         ("unet", {"cross_attention_block_skip_range": 4, "cross_attention_timestep_skip_range": (200, 950)}),
     ],
-    ids=str,
+    ids=harness.case_id,
 )
 def test_pyramid_attention_broadcast(kind, config):
     seen_by = "transformer_blocks.2.attn1" if kind == "dit" else "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
@@ -208,7 +208,7 @@ def test_pyramid_attention_broadcast(kind, config):
         ("dit", {"is_guidance_distilled": True, "spatial_attention_timestep_skip_range": (-1, 900)}),
         ("unet", {"unconditional_batch_skip_range": 3}),
     ],
-    ids=str,
+    ids=harness.case_id,
 )
 def test_faster_cache(kind, config):
     names = ["hidden_states", "sample", "encoder_hidden_states", "class_labels", "timestep"]
@@ -242,7 +242,7 @@ def test_deep_cache(interval, branch):
 
 
 @pytest.mark.parametrize(
-    "config", [{"threshold": 0.3}, {"threshold": 0.5, "coefficients": (0.5, 1.0, 0.0), "num_inference_steps": STEPS}], ids=str
+    "config", [{"threshold": 0.3}, {"threshold": 0.5, "coefficients": (0.5, 1.0, 0.0), "num_inference_steps": STEPS}], ids=harness.case_id
 )
 def test_tea_cache(config):
     """Beside PyTorch's blocks, run or left out as the paper has it."""
