@@ -126,8 +126,8 @@ def draw(pipe, arguments):
 def test_float16(make, kind):
     """Within 2e-2 of float32 with the same weights, and as near to it as PyTorch's float16.
 
-    LEdits++ of Stable Diffusion is as far as PyTorch's, 4e-2: the noise of an inversion holds the rounding of an untrained UNet, divided by a
-    step's small noise level. How two roundings fall is chance: hence the factor.
+    LEdits++ of Stable Diffusion is as far as PyTorch's, 4e-2: the noise of an inversion holds the rounding of an untrained UNet, divided by
+    a step's small noise level. How two roundings fall is chance: hence the factor.
     """
     (wide, half, mine), arguments = make(kind)
     expected, theirs, actual = (draw(pipe, arguments) for pipe in (wide, half, mine))
