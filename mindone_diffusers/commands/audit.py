@@ -81,13 +81,13 @@ def _counted(lines: Iterable[str]) -> list[str]:
 def _print_costs(cores: list["Core"]) -> None:
     from ..backend.cost import ASCEND_910B, LABEL, graph_cost, total
 
-    costs = {core.name: {name: cost * core.calls for name, cost in graph_cost(core.graph.nodes).items()} for core in cores}
-    rows = []
+    rows, sums = [], []
     for core in cores:
-        own = costs[core.name]
-        rows.append((core.name, core.calls, *_cost_columns(total(own.values()))))
-        rows += [(f"  {name}", "", *_cost_columns(cost)) for name, cost in list(own.items())[:DEAREST]]
-    rows.append(("total", "", *_cost_columns(total(cost for own in costs.values() for cost in own.values()))))
+        costs = {name: cost * core.calls for name, cost in graph_cost(core.graph.nodes).items()}
+        sums.append(total(costs.values()))
+        rows.append((core.name, core.calls, *_cost_columns(sums[-1])))
+        rows += [(f"  {name}", "", *_cost_columns(cost)) for name, cost in list(costs.items())[:DEAREST]]
+    rows.append(("total", "", *_cost_columns(total(sums))))
     print(f"\n{ASCEND_910B.name}, {LABEL}:")
     _print_table(("part", "calls", "kernels", "TFLOP", "GB moved", "seconds"), rows)
     print()
