@@ -111,4 +111,4 @@ def _contracted(node: Node) -> int:
 
 def _read(node: Node) -> Any:
     """The tensors that a kernel reads: of a slice or a lookup, as much as it writes."""
-    return node.output if node.operator in ("StridedSlice", "Embedding", "Gather") else node.inputs
+    return node.output if node.operator in ("StridedSlice", "Gather") else node.inputs

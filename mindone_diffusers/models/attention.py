@@ -759,8 +759,6 @@ class BasicTransformerBlock(nn.Module):
             normed = self.norm1(hidden_states, pooled)
         elif self.norm_type == "ada_norm_zero":
             normed, gate, mlp_shift, mlp_scale, mlp_gate = self.norm1(hidden_states, timestep, class_labels)
-            gate, mlp_shift = gate.expand_dims(1), mlp_shift.expand_dims(1)
-            mlp_scale, mlp_gate = mlp_scale.expand_dims(1), mlp_gate.expand_dims(1)
         elif self.norm_type == "ada_norm_single":
             table = self.scale_shift_table.expand_dims(0) + timestep.reshape((hidden_states.shape[0], 6, -1))
             shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = F.chunk(table, 6, 1)

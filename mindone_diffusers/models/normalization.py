@@ -125,7 +125,8 @@ class AdaLayerNorm(nn.Module):
 class AdaLayerNormZero(nn.Module):
     """adaLN-Zero of DiT (arXiv:2212.09748): six maps of the embedding scale, shift and gate an attention and a feed-forward.
 
-    Returns the normalised `x`, then the attention's gate and the feed-forward's shift, scale and gate, each (batch, embedding_dim).
+    Returns the normalised `x`, then the attention's gate and the feed-forward's shift, scale and gate, each (batch, 1, embedding_dim): a new
+    axis after the cut would have Ascend copy them.
     """
 
     def __init__(self, embedding_dim: int, num_embeddings: int | None = None, norm_type: str = "layer_norm", bias: bool = True):
@@ -144,8 +145,8 @@ class AdaLayerNormZero(nn.Module):
     ) -> tuple[Tensor, ...]:
         if self.emb is not None:
             emb = self.emb(timestep, class_labels, x.dtype)
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = F.chunk(self.linear(F.silu(emb)), 6, 1)
-        x = self.norm(x) * (1 + scale.expand_dims(1)) + shift.expand_dims(1)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = F.chunk(self.linear(F.silu(emb)).expand_dims(1), 6, 2)
+        x = self.norm(x) * (1 + scale) + shift
         return x, gate, mlp_shift, mlp_scale, mlp_gate
 
 

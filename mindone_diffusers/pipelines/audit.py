@@ -298,7 +298,8 @@ def _generate(pipe: DiffusionPipeline, height: int | None, width: int | None, ba
     """Call a pipeline with a prompt, black images and white masks, as far as it takes them."""
     from PIL import Image
 
-    size = pipe.unet.config.sample_size
+    denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    size = denoiser.config.sample_size
     size = (size, size) if isinstance(size, int) else size
     scale = getattr(pipe, "vae_scale_factor", 1)
     height, width = height or size[0] * scale, width or size[1] * scale
@@ -312,7 +313,8 @@ def _generate(pipe: DiffusionPipeline, height: int | None, width: int | None, ba
         return item if batch == 1 else [item] * batch
 
     given = {
-        "prompt": each("a"), "image": each(picture), "mask_image": each(white), "control_image": each(picture), "control_mode": 0,
+        "prompt": each("a"), "class_labels": [0] * batch, "image": each(picture), "mask_image": each(white),
+        "control_image": each(picture), "control_mode": 0,
         "height": height, "width": width, "batch_size": batch, "num_inference_steps": steps, "num_inversion_steps": steps,
         "strength": 1.0, "editing_prompt": "a", "use_intersect_mask": False, "output_type": "np",
     }  # fmt: skip

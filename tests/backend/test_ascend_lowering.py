@@ -167,8 +167,8 @@ def one(operator: str, given: str, made: str | None = None) -> list[Node]:
         (one("Add", "float64"), 2),
         (one("Cast", "float32", "float64"), 1),
         (one("MaxPoolWithMask", "float16"), 1),
-        (one("Embedding", "int32"), 0),
-        (one("Embedding", "int8"), 1),
+        (one("RepeatInterleaveInt", "int32"), 0),
+        (one("RepeatInterleaveInt", "bfloat16"), 1),
         ([Node("Dense", (TensorType((2, 4), "float32"), TensorType((3, 4), "float16"), None), TensorType((2, 3), "float16"))], 1),
     ],
 )

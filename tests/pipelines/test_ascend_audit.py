@@ -107,6 +107,13 @@ UNCONDITIONAL = {
 PIPELINES = {
     "DDIMPipeline": UNCONDITIONAL,
     "DDPMPipeline": UNCONDITIONAL | {"scheduler": diffusers("DDPMScheduler")},
+    "DiTPipeline": {
+        "transformer": diffusers(
+            "DiTTransformer2DModel", num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=2,
+            sample_size=8, num_embeds_ada_norm=10,
+        ),
+        "vae": SD["vae"], "scheduler": SCHEDULER,
+    },
     "LEditsPPPipelineStableDiffusion": SD,
     "LEditsPPPipelineStableDiffusionXL": XL,
     "LatentConsistencyModelImg2ImgPipeline": SD | {"unet": unet(time_cond_proj_dim=32), "scheduler": diffusers("LCMScheduler")},
@@ -160,7 +167,8 @@ OPTIONS = {"StableDiffusionPipeline": {"requires_safety_checker": True}}
 
 # They have every kind of model between them.
 IN_BFLOAT16 = (
-    "DDIMPipeline", "StableDiffusionPipeline", "StableDiffusionControlNetImg2ImgPipeline", "StableDiffusionDepth2ImgPipeline",
+    "DDIMPipeline", "DiTPipeline", "StableDiffusionPipeline", "StableDiffusionControlNetImg2ImgPipeline",
+    "StableDiffusionDepth2ImgPipeline",
     "StableDiffusionLatentUpscalePipeline", "StableDiffusionXLAdapterPipeline", "StableDiffusionXLControlNetUnionPipeline",
     "StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline",
 )  # fmt: skip

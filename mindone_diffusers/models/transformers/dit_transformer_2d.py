@@ -145,8 +145,8 @@ class DiTTransformer2DModel(BlockCacheMixin, AttentionMixin, ConfigMixin):
     def after_blocks(self, states: tuple[Tensor], conditions: tuple) -> Tensor:
         tokens = states[0]
         embedding = self.transformer_blocks[0].norm1.emb(conditions[0], conditions[1], tokens.dtype)
-        shift, scale = F.chunk(self.proj_out_1(F.silu(embedding)), 2, 1)
-        tokens = self.norm_out(tokens) * (1 + scale.expand_dims(1)) + shift.expand_dims(1)
+        shift, scale = F.chunk(self.proj_out_1(F.silu(embedding)).expand_dims(1), 2, 2)
+        tokens = self.norm_out(tokens) * (1 + scale) + shift
         patches = self.proj_out_2(tokens)
         side, size, channels = int(patches.shape[1] ** 0.5), self.patch_size, self.out_channels
         patches = patches.reshape((-1, side, side, size, size, channels)).transpose((0, 5, 1, 3, 2, 4))
