@@ -55,3 +55,8 @@ def needs_onednn_cap(mindspore_version: str) -> bool:
     """Whether it is MindSpore >= 2.9, whose oneDNN picks a reference convolution on AVX-512 machines, about a hundred times slower, unless
     its instruction set is capped."""
     return tuple(int(part) for part in mindspore_version.split(".")[:2]) >= (2, 9)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

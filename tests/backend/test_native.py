@@ -479,3 +479,22 @@ def test_normal_numbers_are_numpys_to_the_bit(size):
         np.testing.assert_array_equal(standard_normal(ours, size).view(np.int32), expected.view(np.int32))
     assert ours.state["state"]["pos"] == plain._words.state["state"]["pos"]
     assert mt19937.kernel is not None, "the generators use it"
+
+
+def test_threads_change_nothing():
+    """Kernels whose work is shared give the same bits as alone. The tests themselves run on a core each, and so with one thread."""
+    printed = {}
+    for threads in ("1", "3"):
+        command = [sys.executable, "-m", "tests.backend.native_threads"]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=True)
+        first, *printed[threads] = done.stdout.splitlines()
+        assert first == f"threads {threads}"
+    assert len(printed["1"]) == 14 and printed["1"] == printed["3"]
+
+
+def test_mindspore_does_not_choose_the_threads(monkeypatch):
+    """Importing MindSpore sets OMP_NUM_THREADS to 1 for the C library."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert native.threads() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert native.threads() == 3

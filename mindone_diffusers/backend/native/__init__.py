@@ -27,6 +27,7 @@ import numpy as np
 from ...core import mt19937
 from ...core.files import replaced_file
 from ...core.logging import get_logger
+from ..tuning import usable_cores
 
 FOLDER = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread", "-Wno-psabi")
@@ -61,7 +62,7 @@ def library() -> Path | None:
         return None
     try:
         path = build()
-        ctypes.CDLL(str(path))
+        ctypes.CDLL(str(path)).set_threads(threads())
     except (BuildError, OSError) as error:
         logger.warning(
             f"No native CPU kernels ({error}): MindSpore's operators are used, which are slower. Install a C++ compiler, or "
@@ -69,6 +70,13 @@ def library() -> Path | None:
         )
         return None
     return path
+
+
+def threads() -> int:
+    """How many threads the kernels use: OMP_NUM_THREADS, if it was set when Python started (MindSpore sets it to 1 later, of which
+    `os.environ` knows nothing), or one for each core that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(wanted) if wanted.isdecimal() and int(wanted) else usable_cores()
 
 
 def build() -> Path:

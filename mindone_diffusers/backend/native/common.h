@@ -20,8 +20,6 @@
 #include <thread>
 #include <utility>
 
-#include <sched.h>
-
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 #define KERNEL(name)                                                                                          \
@@ -46,6 +44,12 @@ inline int64_t elements(const int64_t* shape, int rank) {
 // Threads
 //
 // Not OpenMP: its threads spin for milliseconds after a loop, on the cores that MindSpore's own threads want for the next operator.
+
+// How many they are. Not OMP_NUM_THREADS as it stands in the environment: importing MindSpore sets that to 1.
+inline int& thread_count() {
+  static int count = 1;
+  return count;
+}
 
 class Pool {
  public:
@@ -74,14 +78,9 @@ class Pool {
   }
 
  private:
-  // As many threads as OMP_NUM_THREADS says, or as the process may use cores.
   Pool() {
-    const char* limit = std::getenv("OMP_NUM_THREADS");
-    cpu_set_t cores;
-    int wanted = limit ? std::atoi(limit) : 0;
-    if (wanted < 1) wanted = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
     try {
-      for (; threads_ < wanted; threads_++) std::thread(&Pool::serve, this, threads_).detach();
+      for (; threads_ < thread_count(); threads_++) std::thread(&Pool::serve, this, threads_).detach();
     } catch (const std::system_error&) {  // fewer, then
     }
   }

@@ -144,6 +144,9 @@ struct Sums {
 
 }  // namespace
 
+// How many threads the kernels use, to be said before the first of them runs.
+EXPORT void set_threads(int count) { thread_count() = count; }
+
 KERNEL(Silu) { return map(params, elements(shapes[0], ranks[0]), silu); }
 
 KERNEL(Gelu) { return map(params, elements(shapes[0], ranks[0]), gelu); }
