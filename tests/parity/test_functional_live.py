@@ -157,8 +157,9 @@ def test_half_precision(case):
 
 
 def test_every_function_has_cases():
-    public = {name for name, value in vars(functional).items() if inspect.isfunction(value) and not name.startswith("_")}
-    assert public == {case.function for case in CASES}
+    own = {name: value for name, value in vars(functional).items() if inspect.isfunction(value) and value.__module__ == functional.__name__}
+    public = {name for name in own if not name.startswith("_")}
+    assert public - {"assign"} == {case.function for case in CASES}  # assign writes a parameter, which the step caches' tests see
 
 
 @pytest.mark.parametrize("jit", [False, True])

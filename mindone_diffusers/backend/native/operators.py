@@ -244,7 +244,10 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """1x1 and 3x3 on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's."""
+    """1x1 and 3x3 on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's.
+
+    Winograd's products round several times as much as direct ones: they are for where they save a millisecond.
+    """
     outputs, channels, height, width = weight.shape
     usual = (height, padding) in ((1, (0, 0)), (3, (0, 0)), (3, (1, 1))) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
     pixels = input.shape[2] * input.shape[3]
@@ -254,9 +257,11 @@ def conv2d(
     if bias is None:
         bias = ops.zeros((outputs,), ms.float32)
     small = outputs * channels <= 4096
+    worthwhile = input.shape[0] * pixels * outputs * channels >= 1 << 24
+    few = channels < 32 or outputs < 16
     if height == 1 and stride == (1, 1):
         kernels = _pointwise_conv
-    elif padding == (1, 1) and stride == (1, 1) and (channels >= 32 and outputs >= 16 or channels * pixels >= 1 << 22):
+    elif padding == (1, 1) and stride == (1, 1) and worthwhile and (not few or channels * pixels >= 1 << 22):
         kernels = _winograd_conv
     elif small and (channels < 16 or stride == (1, 1)):
         kernels = _direct_conv
