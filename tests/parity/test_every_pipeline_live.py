@@ -139,11 +139,12 @@ def test_float16(make, kind):
 
 
 def test_float16_of_a_trained_model_at_the_usual_guidance():
+    """In ten steps: in five, PyTorch's own float16 is 0.1 from its float32."""
     images = []
     for library, dtype in ((diffusers, {"torch_dtype": torch.float32}), (ours, {"mindspore_dtype": ms.float16})):
         pipe = library.StableDiffusionPipeline.from_pretrained(bundled.path(), **dtype)
         pipe.set_progress_bar_config(disable=True)
-        arguments = {"prompt": "a large red circle on a blue background", "guidance_scale": 7.5, "num_inference_steps": 5}
+        arguments = {"prompt": "a large red circle on a blue background", "guidance_scale": 7.5, "num_inference_steps": 10}
         images.append(rest.run(pipe, **arguments, output_type="np").images.astype(np.float64))
     assert np.abs(images[1] - images[0]).max() <= 2e-2
 
