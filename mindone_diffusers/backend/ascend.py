@@ -102,7 +102,7 @@ def dropout(input, p):
 
 
 def embedding(input, weight):
-    return ops.gather(weight, input, 0)  # mint's embedding may write its weights, so that graphs copy others that they read twice
+    return ops.gather(weight, input, 0)
 
 
 def pad(input, padding, mode, value):

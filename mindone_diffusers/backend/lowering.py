@@ -32,6 +32,8 @@ from .ascend_operators import (
 
 # Operators that need no kernel.
 FRONT_END = ("Depend", "Load", "MakeTuple", "TupleGetItem", "UpdateState")
+COPY = "TensorMove"
+"""A copy that MindSpore puts into graphs itself, of weights that are read twice around a view; it has no documentation."""
 _FUSED = {limits.operator: limits for limits in FUSED_ATTENTION.values()}
 FUSED_OPERATORS = tuple(_FUSED)
 
@@ -131,15 +133,18 @@ def problems(nodes: Iterable[Node]) -> list[str]:
     for node in nodes:
         if node.operator in _FUSED:
             found += [f"{node.operator}: {problem}" for problem in _fused_attention(node, _FUSED[node.operator])]
-        elif node.operator not in FRONT_END:
+        elif node.operator not in (*FRONT_END, COPY):
             found += [f"{node.operator}: {problem}" for problem in _operator(node)]
     return found
 
 
 def remarks(nodes: Iterable[Node]) -> list[str]:
-    """What is not documented but known to run (`BFLOAT16_UNDOCUMENTED`)."""
+    """What is not documented but known to run (`BFLOAT16_UNDOCUMENTED`), and MindSpore's own copies."""
+    nodes = list(nodes)
     used = {node.operator for node in nodes if any(tensor.dtype == "bfloat16" for tensor in tensors(node.inputs))}
-    return [f"{name} in bfloat16: MindSpore's documentation leaves it out" for name in BFLOAT16_UNDOCUMENTED if name in used]
+    found = [f"{name} in bfloat16: MindSpore's documentation leaves it out" for name in BFLOAT16_UNDOCUMENTED if name in used]
+    copies = sum(node.operator == COPY for node in nodes)
+    return [*found, f"{copies} copies of weights that MindSpore puts in itself ({COPY})"] if copies else found
 
 
 def _operator(node: Node) -> Iterator[str]:

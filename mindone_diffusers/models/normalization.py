@@ -125,8 +125,7 @@ class AdaLayerNorm(nn.Module):
 class AdaLayerNormZero(nn.Module):
     """adaLN-Zero of DiT (arXiv:2212.09748): six maps of the embedding scale, shift and gate an attention and a feed-forward.
 
-    Returns the normalised `x`, then the attention's gate and the feed-forward's shift, scale and gate, each (batch, 1, embedding_dim): a
-    new axis after the cut would have Ascend copy them.
+    Returns the normalised `x`, then the attention's gate and the feed-forward's shift, scale and gate, each (batch, 1, embedding_dim).
     """
 
     def __init__(self, embedding_dim: int, num_embeddings: int | None = None, norm_type: str = "layer_norm", bias: bool = True):
