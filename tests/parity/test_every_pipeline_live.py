@@ -126,8 +126,8 @@ def draw(pipe, arguments):
 def test_float16(make, kind):
     """Within 2e-2 of float32 with the same weights, and as near to it as PyTorch's float16.
 
-    LEdits++ of Stable Diffusion is as far as PyTorch's, 4e-2: the noise of an inversion holds the rounding of an untrained UNet, divided by
-    a step's small noise level. How two roundings fall is chance: hence the factor.
+    LEdits++ of Stable Diffusion is at most as far as PyTorch's, 4e-2: the noise of an inversion holds the rounding of an untrained UNet,
+    divided by a step's small noise level.
     """
     (wide, half, mine), arguments = make(kind)
     expected, theirs, actual = (draw(pipe, arguments) for pipe in (wide, half, mine))
@@ -135,7 +135,7 @@ def test_float16(make, kind):
     theirs, actual = np.abs(theirs - expected), np.abs(actual - expected)
     print(f"\n{kind}: from float32, ours {actual.max():.1e}, PyTorch's {theirs.max():.1e}; rms {rms(actual):.1e}, {rms(theirs):.1e}")
     assert rms(actual) <= 1.4 * rms(theirs)
-    assert actual.max() <= (1.4 * theirs.max() if kind == ledits.SD else 2e-2)
+    assert actual.max() <= (theirs.max() if kind == ledits.SD else 2e-2)
 
 
 def test_float16_of_a_trained_model_at_the_usual_guidance():
