@@ -3,9 +3,10 @@
 MindSpore can keep graphs itself (`MS_COMPILER_CACHE_ENABLE`), but it numbers a process's graphs in the order they are compiled, and gives
 graph 0 of the last run to the first compilation of this one, whatever model that is. So each process has a folder of its own with those
 numbers here, and a graph gets its number just before its compilation asks for it, from a store in which its name is a digest of all it was
-made from: MindSpore's version, this package's source, the native kernels, the cell with everything that hangs on it but the values of its
-Parameters, and the arguments' shapes and dtypes. A cell that holds something this cannot describe, such as a processor of the user's, is
-compiled as ever.
+made from: MindSpore's version, this package's source, the native kernels, the cell with everything that hangs on it but the names and
+values of its Parameters, and the arguments' shapes and dtypes. MindSpore finds a graph's Parameters by their names, so that they have
+those of their places in the cell meanwhile: of blocks that are alike only the first is compiled. A cell that holds something this cannot
+describe, such as a processor of the user's, is compiled as ever.
 
 `MINDONE_DIFFUSERS_COMPILE_CACHE=0` turns it off.
 """
@@ -56,7 +57,7 @@ class KeptGraphs:
         self._known: set[str | None] = set()
 
     def __call__(self, *args: Any) -> Any:
-        if api._pynative_executor.grad_flag():
+        if graph.differentiates():
             return self._compiled(*args)
         try:
             signature = describe_arguments(args)
@@ -67,7 +68,10 @@ class KeptGraphs:
         self._known.add(signature)
         key = self._key(signature) if signature is not None and is_on() else None
         with shared_blocks(self._cell, getattr(self._cell, "_repeated_blocks", ())):
-            return self._compiled(*args) if key is None else _with_kept_graph(key, functools.partial(self._compiled, *args))
+            if key is None:
+                return self._compiled(*args)
+            with _named_by_place(self._cell):
+                return _with_kept_graph(key, functools.partial(self._compiled, *args))
 
     def _key(self, signature: str) -> str | None:
         """The name of the graph in the store; None, and a line of log, where the cell has no description."""
@@ -136,6 +140,22 @@ def _with_kept_graph(key: str, run: Callable[[], Any]) -> Any:
             return result
         _process.works = True
     return result
+
+
+@contextlib.contextmanager
+def _named_by_place(cell: ms.nn.Cell) -> Iterator[None]:
+    """Within the context, the Parameters of a cell have the names they would have if it were in no other."""
+    names: dict[str, ms.Parameter] = {}
+    for path, owner in cell.cells_and_names():
+        names |= {f"{path}.{name}".lstrip("."): parameter for name, parameter in owner._params.items() if parameter is not None}
+    before = [(parameter, parameter.name) for name, parameter in names.items() if parameter.name != name]
+    for name, parameter in names.items():
+        parameter.name = name
+    try:
+        yield
+    finally:
+        for parameter, name in before:
+            parameter.name = name
 
 
 @contextlib.contextmanager

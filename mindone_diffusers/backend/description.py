@@ -29,18 +29,15 @@ def digest(parts: Iterable[str]) -> str:
     return result.hexdigest()[:40]
 
 
-def describe(cell: ms.nn.Cell, named: bool = True) -> Iterator[str]:
+def describe(cell: ms.nn.Cell) -> Iterator[str]:
     """Everything that the compiled graphs of a cell depend on, but its arguments: classes, attributes and parameters, of all cells in it.
 
-    Args:
-        cell: the cell.
-        named: with the names of its parameters, which are other ones in each block of a model.
+    Parameters go by where they are, not by their names, which are other ones in each block of a model.
 
     Raises:
         Indescribable: an attribute is something that has no description.
     """
-    parts = _values(cell, {}, constant=True)
-    return parts if named else (part for part in parts if not part.startswith("name "))
+    return _values(cell, {}, constant=True)
 
 
 def describe_arguments(args: tuple) -> str:
@@ -55,8 +52,7 @@ def describe_arguments(args: tuple) -> str:
 def _values(value: Any, seen: dict[int, int], constant: bool) -> Iterator[str]:
     """A description of a value, of a tensor's numbers too where they are constants of the graph."""
     if isinstance(value, ms.Parameter):
-        yield f"name {value.name};"
-        yield f"parameter {value.shape} {value.dtype} {value.requires_grad};"
+        yield f"parameter {seen.setdefault(id(value), len(seen))} {value.shape} {value.dtype} {value.requires_grad};"
     elif isinstance(value, ms.Tensor) and not constant:
         yield f"tensor {value.shape} {value.dtype};"
     elif isinstance(value, (ms.Tensor, np.ndarray)):

@@ -27,6 +27,11 @@ def eager() -> Iterator[None]:
         ms.set_context(mode=mode)
 
 
+def differentiates() -> bool:
+    """Whether what is computed now will be differentiated."""
+    return api._pynative_executor.grad_flag()
+
+
 def check_options(jit_level: str, options: Mapping[str, Any]) -> None:
     """Raises ValueError for a level other than "O0" and "O1" ("O2" is gone from MindSpore 2.9), and UnsupportedError for graphs of unknown
     shapes: the models' Python goes by the shapes, as the kernels' checks do."""

@@ -20,7 +20,7 @@ def shared_blocks(model: ms.nn.Cell, classes: Collection[str]) -> Iterator[None]
     for path, cell in model.cells_and_names():
         if type(cell).__name__ in classes:
             with contextlib.suppress(Indescribable):
-                groups[_part(path), digest(describe(cell, named=False))].append(cell)
+                groups[_part(path), digest(describe(cell))].append(cell)
     marked = {"_cell_init_args", "no_inline"}
     alike = {key: cells for key, cells in groups.items() if len(cells) > 1}
     before = [(cell, {name: vars(cell)[name] for name in marked & vars(cell).keys()}) for cells in alike.values() for cell in cells]

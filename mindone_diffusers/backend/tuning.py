@@ -4,8 +4,11 @@
 defaults on the CPU alone, and `MINDONE_DIFFUSERS_HF32=1` for Ascend's faster float32.
 """
 
+import atexit
 import contextlib
 import os
+
+import numpy as np
 
 
 def tune() -> None:
@@ -44,6 +47,16 @@ def tune_cpu() -> None:
     if needs_onednn_cap(ms.__version__):
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     ms.runtime.launch_blocking()
+    atexit.register(_drop_last_copy)
+
+
+def _drop_last_copy() -> None:
+    """The operator that copies what a reshape cannot view keeps its last output until after MindSpore (before 2.10) has freed all memory,
+    and frees it once more: the process would abort at its end. So let it be an output without memory."""
+    import mindspore as ms
+
+    copied = ms.Tensor(np.zeros((2, 3), np.float32)).transpose((1, 0)).reshape((6,))
+    copied.untyped_storage().resize_(0)
 
 
 def is_tuning_on() -> bool:

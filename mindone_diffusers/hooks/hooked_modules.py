@@ -1,7 +1,6 @@
 """Modules whose calls a cache replaces while the model runs a step, eagerly or as a part of its graph."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -114,7 +113,7 @@ class HookedModules:
         for name, own in attributes.items():
             module = self._modules[name]
             module.unhooked = type(module).construct
-            module.__class__ = _hooked_class(hook, type(module))
+            module.__class__ = nn.overridden(type(module), hook)
             for attribute, value in own.items():
                 setattr(module, attribute, value)
         try:
@@ -125,12 +124,6 @@ class HookedModules:
                 module.__class__ = type(module).__bases__[1]
                 for attribute in ("unhooked", *own):
                     delattr(module, attribute)
-
-
-@functools.cache
-def _hooked_class(hook: type[Hook], kind: type) -> type:
-    """`kind`, of which `hook` overrides `construct`. Blocks go by their class's name where they share a compilation: it stays."""
-    return type(kind.__name__, (hook, kind), {"__module__": hook.__module__, "__qualname__": f"{hook.__name__} {kind.__name__}"})
 
 
 def _parameter(value: Tensor, name: str) -> ms.Parameter:

@@ -1,9 +1,10 @@
 """`ModelMixin`: what every model does, whatever it computes. Loading, saving, dtypes, and running its tensor cores."""
 
+import functools
 import os
 import re
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,13 +12,13 @@ import mindspore as ms
 import numpy as np
 
 from .. import nn
-from ..backend import attention, graph
-from ..backend.compile_cache import KeptGraphs
+from ..backend import attention, compile_cache, graph
 from ..backend.device import check_device, device_target
 from ..backend.precision import runnable_dtype
 from ..core import dtypes, hub, weights
 from ..core.errors import ConfigError, UnsupportedError
 from ..core.files import replaced_folder
+from .repeated_blocks import RepeatedBlocks
 
 
 class ModelMixin(nn.Module):
@@ -42,12 +43,15 @@ class ModelMixin(nn.Module):
     _checkpoint_renames: ClassVar[tuple[tuple[str, str], ...]] = ()
     _keys_to_ignore_on_load_unexpected: ClassVar[tuple[str, ...]] = ()
     _repeated_blocks: ClassVar[tuple[str, ...]] = ()
-    _not_in_graphs: ClassVar[tuple[str, ...]] = ("_filled", "_graph_options", "_compiled", "_variant", "_other_variants")
+    _not_in_graphs: ClassVar[tuple[str, ...]] = (
+        "_filled", "_graph_options", "_compiles_blocks", "_compiled", "_variant", "_other_variants",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
         self._filled = False
         self._graph_options: dict[str, Any] | None = None
+        self._compiles_blocks = False
         self._compiled: dict[str, Any] = {}
         self._variant: tuple[Hashable, ...] = (attention.active_backend(),)
         self._other_variants: dict[tuple[Hashable, ...], tuple[dict[str, Any], int]] = {}
@@ -182,12 +186,20 @@ class ModelMixin(nn.Module):
         if not self._filled:
             self.fill_parameters()
         if not self.runs_compiled:
-            return super().__call__(*args) if core == "construct" else getattr(self, core)(*args)
+            return self._run_core(core, *args)
         self._switch_variant((attention.active_backend(), *self._variant[1:]))
         compiled = self._compiled.get(core)
         if compiled is None:
-            compiled = self._compiled[core] = KeptGraphs(self, core, self._graph_options or {})
+            compiled = self._compiled[core] = self._compile(core, self._graph_options or {})
         return compiled(*args)
+
+    def _run_core(self, core: str, *args: Any) -> tuple:
+        return super().__call__(*args) if core == "construct" else getattr(self, core)(*args)
+
+    def _compile(self, core: str, options: dict[str, Any]) -> Callable[..., tuple]:
+        if self._compiles_blocks:
+            return RepeatedBlocks(self, self._repeated_blocks, functools.partial(self._run_core, core), options)
+        return compile_cache.KeptGraphs(self, core, options)
 
     @property
     def runs_compiled(self) -> bool:
@@ -208,12 +220,16 @@ class ModelMixin(nn.Module):
             UnsupportedError: `dynamic` is among the options.
         """
         graph.check_options(jit_level, options)
-        self._graph_options = {"jit_level": jit_level, **options}
+        self._graph_options, self._compiles_blocks = {"jit_level": jit_level, **options}, False
         self._recompile()
         return self
 
     def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> None:
-        """`enable_graph_mode`, of which blocks that are alike share a part anyway; the arguments are those of `compile_model`.
+        """Compile the blocks the model repeats, each by itself, instead of the whole model, which goes on eagerly around them.
+
+        Of blocks that are alike, the first is compiled and the others take its graph (off the disk: where graphs cannot be kept, the whole
+        model is compiled), so that the time depends on how many different blocks there are. The graph of a whole model takes longer to
+        compile and less time to start. The arguments are those of `compile_model`.
 
         Raises:
             ValueError: the model has no repeated blocks.
@@ -221,10 +237,12 @@ class ModelMixin(nn.Module):
         if not self._repeated_blocks:
             raise ValueError(f"{type(self).__name__} has no repeated blocks (`_repeated_blocks` is empty): use enable_graph_mode()")
         graph.compile_model(self, *args, **kwargs)
+        if not kwargs.get("disable"):
+            self._compiles_blocks = compile_cache.is_on()
 
     def disable_graph_mode(self) -> "ModelMixin":
         """Run eagerly again."""
-        self._graph_options = None
+        self._graph_options, self._compiles_blocks = None, False
         self._recompile()
         return self
 

@@ -31,6 +31,7 @@ from .modules import (
     is_nesting,
     normal_init,
     ones_init,
+    overridden,
     parameter_dtype,
     uniform_init,
     zeros_,
@@ -40,5 +41,5 @@ __all__ = [
     "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Dropout", "Embedding", "GELU",
     "GroupNorm", "Identity", "LayerNorm", "LeakyReLU", "Linear", "Mish", "Module", "ModuleList", "Parameter", "RMSNorm",
     "ReLU", "Sequential", "SiLU", "Sigmoid", "Tanh", "Upsample", "functional", "initialize", "is_nesting", "normal_init",
-    "ones_init", "parameter_dtype", "uniform_init", "zeros_",
+    "ones_init", "overridden", "parameter_dtype", "uniform_init", "zeros_",
 ]  # fmt: skip

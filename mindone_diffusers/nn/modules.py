@@ -5,6 +5,7 @@ Parameters are created without being filled: they allocate no memory until a che
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -133,6 +134,13 @@ class Module(ms.nn.Cell):
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
+
+
+@functools.cache
+def overridden(kind: type[Module], by: type) -> type[Module]:
+    """A subclass of a class of modules, some of whose methods another class overrides. Blocks go by their class's name where they share a
+    compilation: it stays."""
+    return type(kind.__name__, (by, kind), {"__module__": by.__module__, "__qualname__": f"{by.__name__} {kind.__name__}"})
 
 
 class ModuleList(ms.nn.CellList, Module):

@@ -200,7 +200,7 @@ class Auditor:
     def _lowered(self, model: ModelMixin, core: str, args: tuple) -> lowering.Graph:
         self._lowering = True
         try:
-            key = digest((core, describe_arguments(args), *describe(model, named=False)))
+            key = digest((core, describe_arguments(args), *describe(model)))
             if key not in self.graphs:
                 with use_table("ascend"):
                     self.graphs[key] = lowering.lower(model, *args, core=core)

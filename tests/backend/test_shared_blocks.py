@@ -1,12 +1,30 @@
 """Blocks that are alike share a compilation, and are still each their own."""
 
+import inspect
+from pathlib import Path
+
 import mindspore as ms
 import numpy as np
 import pytest
 
-from mindone_diffusers import AutoencoderTiny, UNet2DConditionModel, compile_model
+from mindone_diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    ControlNetModel,
+    DiTTransformer2DModel,
+    FirstBlockCacheConfig,
+    TaylorSeerCacheConfig,
+    UNet2DConditionModel,
+    attention_backend,
+    compile_model,
+)
+from mindone_diffusers.backend import graph, native
 from mindone_diffusers.backend.shared_blocks import shared_blocks
 from mindone_diffusers.core.errors import UnsupportedError
+from mindone_diffusers.models.attention import AttnProcessor, BasicTransformerBlock
+from mindone_diffusers.models.resnet import ResnetBlock2D
+from mindone_diffusers.text_encoders import CLIPTextModel, CLIPVisionModelWithProjection
+from mindone_diffusers.text_encoders.clip import CLIPEncoderLayer
 
 BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
@@ -71,3 +89,132 @@ def test_compile_model() -> None:
         compile_model(model, backend="cudagraphs")
     with pytest.raises(ValueError, match="AutoencoderTiny has no repeated blocks"):
         model.compile_repeated_blocks()
+
+
+def dit(layers: int) -> DiTTransformer2DModel:
+    model = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, num_layers=layers, num_embeds_ada_norm=5, sample_size=4, norm_elementwise_affine=False
+    )
+    model.fill_parameters(0)
+    return model.eval()
+
+
+@pytest.fixture
+def inputs() -> tuple:
+    rng = np.random.default_rng(0)
+    return ms.Tensor(rng.standard_normal((2, 4, 4, 4)).astype(np.float32)), 5, ms.Tensor(np.array([1, 2], np.int32))
+
+
+def kept(folder: Path) -> set[str]:
+    return {file.name for file in folder.glob("mindone_diffusers/graphs/*.mindir")}
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Path:
+    """An empty one."""
+    native.library()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_one_compilation_for_all_blocks(store, inputs) -> None:
+    model = dit(4)
+    names, kinds = [parameter.name for parameter in model.parameters()], [type(block) for block in model.transformer_blocks]
+    eager = model(*inputs).sample.asnumpy()
+    model.compile_repeated_blocks()
+    np.testing.assert_array_equal(model(*inputs).sample.asnumpy(), eager)
+    assert len(kept(store)) == 1
+    assert [parameter.name for parameter in model.parameters()] == names
+    assert [type(block) for block in model.transformer_blocks] == kinds
+
+    # Each block has its own weights, also new ones, and nothing is compiled again.
+    compiled = graph.compilations()
+    other = dit(4)
+    other.fill_parameters(1)
+    eager = other(*inputs).sample.asnumpy()
+    model.load_state_dict({name: parameter.asnumpy() for name, parameter in other.state_dict().items()})
+    np.testing.assert_array_equal(model(*inputs).sample.asnumpy(), eager)
+    np.testing.assert_array_equal(model(inputs[0], 9, inputs[2]).sample.asnumpy(), other(inputs[0], 9, inputs[2]).sample.asnumpy())
+    assert graph.compilations() == compiled
+
+    # A model of another depth finds the same graph; another backend, and other sizes, are others.
+    deeper = dit(6)
+    eager = deeper(*inputs).sample.asnumpy()
+    deeper.compile_repeated_blocks()
+    np.testing.assert_array_equal(deeper(*inputs).sample.asnumpy(), eager)
+    assert len(kept(store)) == 1
+    with attention_backend("math"):
+        np.testing.assert_allclose(deeper(*inputs).sample.asnumpy(), eager, atol=1e-5)
+    assert len(kept(store)) == 2
+    compiled = graph.compilations()
+    np.testing.assert_array_equal(deeper(*inputs).sample.asnumpy(), eager)
+    assert graph.compilations() == compiled
+    larger = ms.ops.ones((2, 4, 8, 8))
+    compiled = deeper(larger, *inputs[1:]).sample.asnumpy()
+    assert len(kept(store)) == 3
+    np.testing.assert_array_equal(compiled, deeper.disable_graph_mode()(larger, *inputs[1:]).sample.asnumpy())
+
+
+def test_blocks_that_differ_are_compiled_each(store, inputs) -> None:
+    model = dit(3)
+    model.transformer_blocks[1].attn1.set_processor(AttnProcessor())
+    model.transformer_blocks[2].norm1.norm.eps = 1e-3
+    eager = model(*inputs).sample.asnumpy()
+    model.compile_repeated_blocks()
+    np.testing.assert_array_equal(model(*inputs).sample.asnumpy(), eager)
+    assert len(kept(store)) == 3
+
+
+def test_compiled_blocks_and_gradients(inputs) -> None:
+    model = dit(2)
+
+    def loss(sample: ms.Tensor) -> ms.Tensor:
+        return (model(sample, *inputs[1:]).sample ** 2).sum()
+
+    value, gradient = ms.value_and_grad(loss)(inputs[0])
+    model.compile_repeated_blocks()
+    model(*inputs)
+    compiled = ms.value_and_grad(loss)(inputs[0])
+    np.testing.assert_array_equal(compiled[0].asnumpy(), value.asnumpy())
+    np.testing.assert_array_equal(compiled[1].asnumpy(), gradient.asnumpy())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [FirstBlockCacheConfig(threshold=0.5), TaylorSeerCacheConfig(cache_interval=2, taylor_factors_dtype=ms.float32)],
+    ids=lambda config: type(config).__name__,
+)
+def test_compiled_blocks_under_a_step_cache(config, inputs) -> None:
+    model = dit(3)
+
+    def steps() -> list[np.ndarray]:
+        model.enable_cache(config)
+        with model.cache_context("cond"):
+            outputs = [model(inputs[0] * (1 + 0.1 * step), 5 - step, inputs[2]).sample.asnumpy() for step in range(5)]
+        model.disable_cache()
+        return outputs
+
+    eager = steps()
+    model.compile_repeated_blocks()
+    np.testing.assert_array_equal(steps(), eager)
+    np.testing.assert_array_equal(steps(), eager)
+
+
+def test_where_graphs_are_not_kept_the_whole_model_is_compiled(monkeypatch, inputs) -> None:
+    monkeypatch.setenv("MINDONE_DIFFUSERS_COMPILE_CACHE", "0")
+    model = dit(3)
+    eager = model(*inputs).sample.asnumpy()
+    model.compile_repeated_blocks()
+    compiled = graph.compilations()
+    np.testing.assert_allclose(model(*inputs).sample.asnumpy(), eager, atol=1e-6)
+    assert graph.compilations() == compiled + 1
+
+
+def test_every_repeated_block_can_be_called_alone() -> None:
+    """With positional arguments, which is how its graph is called."""
+    models = [AutoencoderKL, CLIPTextModel, CLIPVisionModelWithProjection, ControlNetModel, DiTTransformer2DModel, UNet2DConditionModel]
+    blocks = {block for model in models for block in model._repeated_blocks}
+    assert blocks == {"BasicTransformerBlock", "ResnetBlock2D", "CLIPEncoderLayer"}
+    for block in (BasicTransformerBlock, ResnetBlock2D, CLIPEncoderLayer):
+        kinds = {parameter.kind for parameter in inspect.signature(block.construct).parameters.values()}
+        assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}

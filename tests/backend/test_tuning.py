@@ -1,5 +1,8 @@
 """The settings of Ascend, which are only said to MindSpore here: there is no NPU."""
 
+import subprocess
+import sys
+
 import mindspore as ms
 import pytest
 from mindspore.device_context.ascend import op_precision
@@ -42,3 +45,9 @@ def test_nothing_is_said_of_hf32_on_a_cpu(said, monkeypatch) -> None:
     monkeypatch.setattr(ms, "get_context", lambda name: {"device_target": "CPU"}[name])
     tuning.tune()
     assert said == {"conv_allow_hf32": [], "matmul_allow_hf32": []}
+
+
+def test_a_process_that_copied_a_transposed_tensor_ends_well() -> None:
+    code = "import mindspore as ms, mindone_diffusers; print(ms.ops.ones((2, 16, 16)).transpose((0, 2, 1)).reshape((128, 4)).sum())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "512.0\n"), done.stderr
