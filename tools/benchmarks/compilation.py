@@ -1,4 +1,5 @@
-"""How long the first call in graph mode takes: with nothing shared and kept, with blocks that share, and with the graph found on disk.
+"""How long the first call in graph mode takes: with nothing shared and kept, with blocks that share, with the graph found on disk, and with
+nothing but the repeated blocks compiled (nothing on disk).
 
     python tools/benchmarks/compilation.py [--full-size]
 
@@ -26,10 +27,12 @@ MODELS = {
     "AutoencoderKL, decoding": """md.AutoencoderKL(block_out_channels=(32, 32, 64, 64), layers_per_block=2, norm_num_groups=8,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)""",
     "CLIP text encoder, 12 layers": "md.CLIPTextModel(hidden_size=32, intermediate_size=64, num_attention_heads=4, vocab_size=100)",
+    "DiT, 57 blocks": "md.DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=16, num_layers=57, num_embeds_ada_norm=10)",
 }
 FULL_SIZE = {"UNet, SD 1.5 at full size": "md.UNet2DConditionModel(cross_attention_dim=768)"}
 CALLS = {
     "UNet2DConditionModel": "model(draw(2, 4, side, side), 5, draw(2, 77, model.config.cross_attention_dim)).sample",
+    "DiTTransformer2DModel": "model(draw(2, 4, side, side), 5, ms.Tensor(np.array([1, 2], np.int32))).sample",
     "AutoencoderKL": "model.decode(draw(1, 4, 8, 8)).sample",
     "CLIPTextModel": "model(ms.Tensor(rng.integers(0, 100, (2, 77)).astype(np.int32))).last_hidden_state",
 }
@@ -46,16 +49,16 @@ side = {side}
 draw = lambda *shape: ms.Tensor(rng.standard_normal(shape).astype(np.float32))
 model = {model}
 model.fill_parameters(0)
-model.eval().enable_graph_mode()
+model.eval().{mode}()
 start = time.perf_counter()
 {call}.asnumpy()
 print(time.perf_counter() - start)
 """
 
 
-def first_call(model: str, folder: str, side: int, alone: bool = False, kept: bool = True) -> float:
+def first_call(model: str, folder: str, side: int, mode: str = "enable_graph_mode", alone: bool = False, kept: bool = True) -> float:
     """Seconds, in a process of its own."""
-    code = PROCESS.format(model=model, call=CALLS[model.split("(")[0].removeprefix("md.")], alone=alone, side=side)
+    code = PROCESS.format(model=model, call=CALLS[model.split("(")[0].removeprefix("md.")], mode=mode, alone=alone, side=side)
     Path(folder, "mindone_diffusers").mkdir(mode=0o700, exist_ok=True)
     for library in native.cache_folder().glob("kernels-*.so"):  # not compiled again
         target = Path(folder, "mindone_diffusers", library.name)
@@ -70,13 +73,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--full-size", action="store_true")
     arguments = parser.parse_args()
-    print(f"{'seconds':30s} {'each block alone':>17s} {'blocks that share':>18s} {'found on disk':>14s}")
+    print(f"{'seconds':30s} {'each block alone':>17s} {'blocks that share':>18s} {'found on disk':>14s} {'repeated blocks':>16s}")
     for name, model in (FULL_SIZE if arguments.full_size else MODELS).items():
         side = 64 if arguments.full_size else 16
         with tempfile.TemporaryDirectory() as folder:
             alone = first_call(model, folder, side, alone=True, kept=False)
             shared, found = (first_call(model, folder, side) for _ in range(2))
-        print(f"{name:30s} {alone:17.1f} {shared:18.1f} {found:14.2f}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            blocks = first_call(model, folder, side, mode="compile_repeated_blocks")
+        print(f"{name:30s} {alone:17.1f} {shared:18.1f} {found:14.2f} {blocks:16.1f}", flush=True)
 
 
 if __name__ == "__main__":
