@@ -1,7 +1,8 @@
-// Arithmetic of schedulers on float32 arrays, in one pass where NumPy makes one for every operation. arrays.py calls it through ctypes.
+// Arithmetic of schedulers on float32 arrays, in one pass where NumPy makes one for every operation.
 //
-// The arrays come as the objects they are: to read an array's address in Python takes as long as adding some thousand of its numbers.
-// A function returns 1, or 0 where NumPy has to do: for other dtypes than the result's, other shapes, or arrays that are not in C order.
+// To a latent, a call costs as much as the arithmetic, so these are functions of Python's own kind: they take the array objects as they are.
+// They return the result they are given, filled, or None where NumPy has to do: for other dtypes than the result's, other shapes, arrays that
+// are not in C order, or factors that are no numbers.
 
 #include "common.h"
 
@@ -12,12 +13,31 @@
 #pragma GCC optimize("fp-contract=off")
 #endif
 
-namespace {
-
-// The head of NumPy's array object: CPython's (two words), then PyArrayObject_fields, which NumPy's ABI fixes.
-struct Array {
+// What is used of CPython's stable ABI; a machine may have no headers of Python's.
+struct Object {
   intptr_t references;
   void* type;
+};
+
+struct Method {
+  const char* name;
+  Object* (*function)(Object* module, Object* const* arguments, intptr_t count);
+  int flags;
+  const char* documentation;
+};
+
+extern "C" {
+Object* PyCFunction_NewEx(Method*, Object* self, Object* module);
+Object* Py_BuildValue(const char* format, ...);
+double PyFloat_AsDouble(Object*);
+Object* PyErr_Occurred();
+void PyErr_Clear();
+}
+
+namespace {
+
+// The head of NumPy's array object: CPython's, then PyArrayObject_fields, which NumPy's ABI fixes.
+struct Array : Object {
   float* data;
   int rank;
   intptr_t* shape;
@@ -39,15 +59,25 @@ struct Array {
   }
 };
 
+// Whether an object is a number, which is put into `number`.
+bool read(Object* object, float& number) {
+  number = (float)PyFloat_AsDouble(object);
+  if (number != -1 || !PyErr_Occurred()) return true;
+  PyErr_Clear();
+  return false;
+}
+
+Object* none() { return Py_BuildValue(""); }
+
 // (weights[0] * terms[0] + weights[1] * terms[1] + ...) / divisor
 template <int COUNT>
-int weighted_sum(Array* result, double divisor, const double (&weights)[COUNT], Array* const (&terms)[COUNT]) {
+Object* sum_of(Array* result, float divisor, Object* const* arguments) {
   float weight[COUNT];
   const float* term[COUNT];
   for (int i = 0; i < COUNT; i++) {
-    if (!terms[i]->like(*result)) return 0;
-    weight[i] = (float)weights[i];
-    term[i] = terms[i]->data;
+    const Array* array = (Array*)arguments[2 * i + 1];
+    if (!array->like(*result) || !read(arguments[2 * i], weight[i])) return none();
+    term[i] = array->data;
   }
   const auto sum = [&](int64_t place) {
     float value = weight[0] * term[0][place];
@@ -56,40 +86,34 @@ int weighted_sum(Array* result, double divisor, const double (&weights)[COUNT], 
   };
   float* __restrict to = result->data;
   const int64_t size = result->size();
-  const float by = (float)divisor;
-  if (by == 1) {
+  if (divisor == 1) {
     for (int64_t place = 0; place < size; place++) to[place] = sum(place);
   } else {
-    for (int64_t place = 0; place < size; place++) to[place] = sum(place) / by;
+    for (int64_t place = 0; place < size; place++) to[place] = sum(place) / divisor;
   }
-  return 1;
+  return Py_BuildValue("O", result);
 }
 
-}  // namespace
-
-EXPORT int weighted_sum_1(Array* result, double divisor, double a, Array* x) { return weighted_sum<1>(result, divisor, {a}, {x}); }
-
-EXPORT int weighted_sum_2(Array* result, double divisor, double a, Array* x, double b, Array* y) {
-  return weighted_sum<2>(result, divisor, {a, b}, {x, y});
+// weighted_sum(result, divisor, a, x, b, y, ...): (a * x + b * y + ...) / divisor, of one to five arrays
+Object* weighted_sum(Object*, Object* const* arguments, intptr_t count) {
+  Array* const result = (Array*)arguments[0];
+  float divisor;
+  if (!read(arguments[1], divisor)) return none();
+  switch (count) {
+    case 4: return sum_of<1>(result, divisor, arguments + 2);
+    case 6: return sum_of<2>(result, divisor, arguments + 2);
+    case 8: return sum_of<3>(result, divisor, arguments + 2);
+    case 10: return sum_of<4>(result, divisor, arguments + 2);
+    case 12: return sum_of<5>(result, divisor, arguments + 2);
+    default: return none();
+  }
 }
 
-EXPORT int weighted_sum_3(Array* result, double divisor, double a, Array* x, double b, Array* y, double c, Array* z) {
-  return weighted_sum<3>(result, divisor, {a, b, c}, {x, y, z});
-}
-
-EXPORT int weighted_sum_4(Array* result, double divisor, double a, Array* x, double b, Array* y, double c, Array* z, double d, Array* w) {
-  return weighted_sum<4>(result, divisor, {a, b, c, d}, {x, y, z, w});
-}
-
-EXPORT int weighted_sum_5(
-    Array* result, double divisor, double a, Array* x, double b, Array* y, double c, Array* z, double d, Array* w, double e, Array* v) {
-  return weighted_sum<5>(result, divisor, {a, b, c, d, e}, {x, y, z, w, v});
-}
-
-// NaN stays NaN.
-EXPORT int clip(Array* result, Array* values, double lowest, double highest) {
-  if (!values->like(*result)) return 0;
-  const float low = (float)lowest, high = (float)highest;
+// clip(result, values, lowest, highest); NaN stays NaN.
+Object* clip(Object*, Object* const* arguments, intptr_t) {
+  Array *const result = (Array*)arguments[0], *const values = (Array*)arguments[1];
+  float low, high;
+  if (!values->like(*result) || !read(arguments[2], low) || !read(arguments[3], high)) return none();
   const float* from = values->data;
   float* __restrict to = result->data;
   const int64_t size = result->size();
@@ -97,5 +121,16 @@ EXPORT int clip(Array* result, Array* values, double lowest, double highest) {
     const float value = from[i] < low ? low : from[i];
     to[i] = value > high ? high : value;
   }
-  return 1;
+  return Py_BuildValue("O", result);
+}
+
+constexpr int FASTCALL = 0x80;
+Method methods[] = {{"weighted_sum", weighted_sum, FASTCALL, nullptr}, {"clip", clip, FASTCALL, nullptr}};
+
+}  // namespace
+
+// A dictionary of the functions.
+EXPORT Object* array_functions() {
+  return Py_BuildValue("{sNsN}", methods[0].name, PyCFunction_NewEx(&methods[0], nullptr, nullptr), methods[1].name,
+                       PyCFunction_NewEx(&methods[1], nullptr, nullptr));
 }
