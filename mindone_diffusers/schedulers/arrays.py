@@ -109,8 +109,8 @@ def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
 _from_numpy = getattr(Tensor.__base__, "from_numpy", Tensor.from_numpy)  # without a look at whether the array is in C order
 
 
-def _native(name: str) -> Callable:
-    """A function of the native library; one that gives None if there is no library."""
+def kernel(name: str) -> Callable:
+    """A function of `backend.native.arrays`; one that gives None if there is no library."""
     return native.functions().get(name, _nothing)
 
 
@@ -128,7 +128,7 @@ def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
     """
     first = terms[1]
     if type(first) is np.ndarray and first.dtype is _FLOAT32:
-        result = _native("weighted_sum")(np.empty_like(first), over, *terms)
+        result = kernel("weighted_sum")(np.empty_like(first), over, *terms)
         if result is not None:
             return result
     products = [
@@ -153,7 +153,7 @@ def clamp(values: Array, lowest: float, highest: float) -> Array:
     """The numbers, limited to a range."""
     if not isinstance(values, np.ndarray):
         return values.clip(lowest, highest)
-    result = _native("clip")(np.empty_like(values), values, lowest, highest) if values.dtype is _FLOAT32 else None
+    result = kernel("clip")(np.empty_like(values), values, lowest, highest) if values.dtype is _FLOAT32 else None
     return values.clip(lowest, highest).astype(values.dtype, copy=False) if result is None else result
 
 

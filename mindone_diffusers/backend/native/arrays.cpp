@@ -1,10 +1,71 @@
 // Arithmetic of schedulers on float32 arrays, in one pass where NumPy makes one for every operation.
 //
-// To a latent, a call costs as much as the arithmetic, so these are functions of Python's own kind: they take the array objects as they are.
-// They return the result they are given, filled, or None where NumPy has to do: for other dtypes than the result's, other shapes, arrays that
-// are not in C order, or factors that are no numbers.
+// The functions write into the array they are given first, and return it; or None, where NumPy has to do: for other arrays than in C order
+// and of the result's shape and dtype, or factors that are no numbers.
 
 #include "common.h"
+#include "objects.h"
+
+namespace {
+
+using namespace kernels;
+using namespace objects;
+
+// e^x within 2e-7 (relative) for x <= 0 by Cephes' polynomial; 0 where that is below 2^-126
+Full exp(Full x) {
+  typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
+  const float shift = 0x1.8p23f + 127;  // adding it leaves the rounded exponent, biased, in the lowest bits
+  const Full clamped = x < -88.0f ? Full{} - 88.0f : x, shifted = clamped * kLog2E + shift, whole = shifted - shift;
+  const Full rest = clamped - whole * 0.693359375f - whole * -2.12194440e-4f;
+  Full power = 1.9875691500e-4f * rest + 1.3981999507e-3f;
+  power = power * rest + 8.3334519073e-3f;
+  power = power * rest + 4.1665795894e-2f;
+  power = power * rest + 1.6666665459e-1f;
+  power = power * rest + 5.0000001201e-1f;
+  power = power * (rest * rest) + rest + 1.0f;
+  const Full scale = (Full)((Integers)shifted << 23);
+  return x < -87.33654f ? Full{} : power * scale;
+}
+
+// softmax(result, logits), over the last axis
+Object* softmax(Object*, Object* const* arguments, intptr_t) {
+  Array* const result = (Array*)arguments[0];
+  if (!result->is_like(arguments[1]) || result->rank == 0) return none();
+  const int64_t width = result->shape[result->rank - 1], size = result->size();
+  const float* from = ((Array*)arguments[1])->numbers<float>();
+  float* to = result->numbers<float>();
+  for (const float* const end = from + size; from < end; from += width, to += width) {
+    const auto part = [&](int64_t i) { return load_part(from + i, width - i, -INFINITY); };
+    const int64_t whole = width / kLanes * kLanes;
+    Full peaks = Full{} - INFINITY;
+    for (int64_t i = 0; i < whole; i += kLanes) {
+      const Full values = load<Full>(from + i);
+      peaks = values > peaks ? values : peaks;
+    }
+    if (whole < width) {
+      const Full values = part(whole);
+      peaks = values > peaks ? values : peaks;
+    }
+    const float peak = max(peaks);
+    double total = 0;
+    for (int64_t start = 0; start < whole; start += 64 * kLanes) {  // float32 for short sums only
+      Full sums = {};
+      for (int64_t i = start; i < std::min(whole, start + 64 * kLanes); i += kLanes) {
+        const Full powers = exp(load<Full>(from + i) - peak);
+        store(to + i, powers);
+        sums += powers;
+      }
+      total += sum(sums);
+    }
+    if (whole < width) {
+      const Full powers = exp(part(whole) - peak);
+      store_part(to + whole, powers, width - whole);
+      total += sum(powers);
+    }
+    for (int64_t i = 0; i < width; i++) to[i] /= (float)total;
+  }
+  return same(result);
+}
 
 // Products are rounded before they are added, as PyTorch's and NumPy's: some samplers magnify the last bit of an early step.
 #if defined(__clang__)
@@ -13,85 +74,28 @@
 #pragma GCC optimize("fp-contract=off")
 #endif
 
-// What is used of CPython's stable ABI; a machine may have no headers of Python's.
-struct Object {
-  intptr_t references;
-  void* type;
-};
-
-struct Method {
-  const char* name;
-  Object* (*function)(Object* module, Object* const* arguments, intptr_t count);
-  int flags;
-  const char* documentation;
-};
-
-extern "C" {
-Object* PyCFunction_NewEx(Method*, Object* self, Object* module);
-Object* Py_BuildValue(const char* format, ...);
-double PyFloat_AsDouble(Object*);
-Object* PyErr_Occurred();
-void PyErr_Clear();
-}
-
-namespace {
-
-// The head of NumPy's array object: CPython's, then PyArrayObject_fields, which NumPy's ABI fixes.
-struct Array : Object {
-  float* data;
-  int rank;
-  intptr_t* shape;
-  intptr_t* strides;
-  void* base;
-  void* dtype;
-  int flags;
-
-  bool like(const Array& other) const {
-    constexpr int C_ORDER = 0x1, ALIGNED = 0x100;
-    return type == other.type && dtype == other.dtype && rank == other.rank && (flags & C_ORDER) && (flags & ALIGNED) &&
-           !std::memcmp(shape, other.shape, rank * sizeof(intptr_t));
-  }
-
-  int64_t size() const {
-    int64_t product = 1;
-    for (int axis = 0; axis < rank; axis++) product *= shape[axis];
-    return product;
-  }
-};
-
-// Whether an object is a number, which is put into `number`.
-bool read(Object* object, float& number) {
-  number = (float)PyFloat_AsDouble(object);
-  if (number != -1 || !PyErr_Occurred()) return true;
-  PyErr_Clear();
-  return false;
-}
-
-Object* none() { return Py_BuildValue(""); }
-
 // (weights[0] * terms[0] + weights[1] * terms[1] + ...) / divisor
 template <int COUNT>
 Object* sum_of(Array* result, float divisor, Object* const* arguments) {
   float weight[COUNT];
   const float* term[COUNT];
   for (int i = 0; i < COUNT; i++) {
-    const Array* array = (Array*)arguments[2 * i + 1];
-    if (!array->like(*result) || !read(arguments[2 * i], weight[i])) return none();
-    term[i] = array->data;
+    if (!result->is_like(arguments[2 * i + 1]) || !read(arguments[2 * i], weight[i])) return none();
+    term[i] = ((Array*)arguments[2 * i + 1])->numbers<float>();
   }
   const auto sum = [&](int64_t place) {
     float value = weight[0] * term[0][place];
     for (int i = 1; i < COUNT; i++) value += weight[i] * term[i][place];
     return value;
   };
-  float* __restrict to = result->data;
+  float* __restrict to = result->numbers<float>();
   const int64_t size = result->size();
   if (divisor == 1) {
     for (int64_t place = 0; place < size; place++) to[place] = sum(place);
   } else {
     for (int64_t place = 0; place < size; place++) to[place] = sum(place) / divisor;
   }
-  return Py_BuildValue("O", result);
+  return same(result);
 }
 
 // weighted_sum(result, divisor, a, x, b, y, ...): (a * x + b * y + ...) / divisor, of one to five arrays
@@ -111,26 +115,25 @@ Object* weighted_sum(Object*, Object* const* arguments, intptr_t count) {
 
 // clip(result, values, lowest, highest); NaN stays NaN.
 Object* clip(Object*, Object* const* arguments, intptr_t) {
-  Array *const result = (Array*)arguments[0], *const values = (Array*)arguments[1];
+  Array* const result = (Array*)arguments[0];
   float low, high;
-  if (!values->like(*result) || !read(arguments[2], low) || !read(arguments[3], high)) return none();
-  const float* from = values->data;
-  float* __restrict to = result->data;
+  if (!result->is_like(arguments[1]) || !read(arguments[2], low) || !read(arguments[3], high)) return none();
+  const float* from = ((Array*)arguments[1])->numbers<float>();
+  float* __restrict to = result->numbers<float>();
   const int64_t size = result->size();
   for (int64_t i = 0; i < size; i++) {
     const float value = from[i] < low ? low : from[i];
     to[i] = value > high ? high : value;
   }
-  return Py_BuildValue("O", result);
+  return same(result);
 }
 
-constexpr int FASTCALL = 0x80;
-Method methods[] = {{"weighted_sum", weighted_sum, FASTCALL, nullptr}, {"clip", clip, FASTCALL, nullptr}};
+Method methods[] = {
+    {"weighted_sum", weighted_sum, FASTCALL, nullptr},
+    {"clip", clip, FASTCALL, nullptr},
+    {"softmax", softmax, FASTCALL, nullptr},
+};
 
 }  // namespace
 
-// A dictionary of the functions.
-EXPORT Object* array_functions() {
-  return Py_BuildValue("{sNsN}", methods[0].name, PyCFunction_NewEx(&methods[0], nullptr, nullptr), methods[1].name,
-                       PyCFunction_NewEx(&methods[1], nullptr, nullptr));
-}
+EXPORT void add_array_functions(Object* dictionary) { add(dictionary, methods); }

@@ -1,4 +1,4 @@
-"""The kernels that work on NumPy arrays, called on the caller's thread: what NumPy does in many passes over an array, in one."""
+"""The kernels that work on NumPy arrays, on the caller's thread: what NumPy does in many passes over an array, in one."""
 
 import ctypes
 import functools
@@ -10,39 +10,29 @@ from . import library
 
 
 @functools.cache
-def _standard_normal() -> Callable | None:
-    path = library()
-    if path is None:
-        return None
-    function = ctypes.CDLL(str(path)).standard_normal
-    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64), None
-    return function
-
-
-def standard_normal(words: np.random.MT19937, size: int) -> np.ndarray | None:
-    """The float32 numbers that `core.mt19937` makes of the next `size` words, a multiple of 16; None if there is no library."""
-    function = _standard_normal()
-    if function is None:
-        return None
-    result = np.empty(size, np.float32)
-    with words.lock:
-        function(words.ctypes.state_address, result.ctypes.data, size)
-    return result
-
-
-@functools.cache
 def functions() -> dict[str, Callable]:
-    """The functions of `arrays.cpp`; none without a library. They write into the float32 array given first, and return it, or None.
+    """The functions of `arrays.cpp` and `random.cpp`; none without a library. They write into the array given first and return it.
+
+    The arithmetic's return None for arrays that are not float32, of one shape and in C order, or other factors than numbers:
 
     - `weighted_sum(result, over, a, x, b, y, ...)`: `(a * x + b * y + ...) / over` of one to five arrays.
     - `clip(result, values, lowest, highest)`.
+    - `softmax(result, logits)`, over the last axis.
+
+    Random numbers are those that `core.mt19937` makes of the words of an `np.random.MT19937`, which is given by its `capsule`:
+
+    - `standard_normal(result, capsule)`: float32, a multiple of 16.
+    - `uniform_float32(result, capsule)`, `uniform_float64(result, capsule)`.
+    - `seed(capsule, number)`: starts the words anew; returns None.
     """
     path = library()
     if path is None or ctypes.c_void_p.from_address(id(_PROBE) + _DATA).value != _PROBE.ctypes.data:
         return {}
-    make = ctypes.PyDLL(str(path)).array_functions
-    make.restype = ctypes.py_object
-    return make()
+    library_functions, result = ctypes.PyDLL(str(path)), {}
+    for add in (library_functions.add_array_functions, library_functions.add_random_functions):
+        add.argtypes, add.restype = (ctypes.py_object,), None
+        add(result)
+    return result
 
 
 _PROBE, _DATA = np.zeros(1, np.float32), 16  # where CPython 3.10 to 3.13's array objects have their address
