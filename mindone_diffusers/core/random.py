@@ -15,6 +15,7 @@ from .philox import CUDAStream
 if TYPE_CHECKING:
     import mindspore
 
+
 def manual_seed(seed: int) -> "Generator":
     """Seed what is drawn from when no generator is given: its numbers are those of PyTorch's CPU after `torch.manual_seed(seed)`."""
     return _default.manual_seed(seed)

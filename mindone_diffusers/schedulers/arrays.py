@@ -1,8 +1,6 @@
 """The few things a step needs that NumPy arrays and MindSpore tensors spell differently, and which of them it computes with."""
 
-import ctypes
 import functools
-import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -49,9 +47,12 @@ def numpy_on_cpu(method: Callable) -> Callable:
             if type(value) in _TENSORS:
                 kwargs[name] = _shared_array(value, given)
         result = method(self, *args, **kwargs)
-        # Samples in NumPy beside a timestep in a tensor stay what they are.
-        if not given or given[0][0].ndim < 2 and any(type(value) is np.ndarray and value.ndim > 1 for value in (*args, *kwargs.values())):
+        if not given:
             return result
+        if given[0][0].ndim < 2 and all(array.ndim < 2 for array, _ in given):
+            # Samples in NumPy beside a timestep in a tensor stay what they are.
+            if any(type(value) is np.ndarray and value.ndim > 1 for value in (*args, *kwargs.values())):
+                return result
         return _as_tensors(result, given)
 
     return call
@@ -66,26 +67,11 @@ def _shared_array(tensor: Tensor, given: list[tuple[np.ndarray, Tensor]]) -> np.
     `asnumpy` makes one in the time of adding 32768 numbers. So a tensor that `_as_tensors` made keeps the one it was made of, and float32
     tensors are looked at where they lie, which `data_ptr` says having waited for what computes them.
     """
-    address = tensor.data_ptr()
-    made_at, array = tensor.__dict__.get("_shared_array", _NO_ARRAY)
-    if address != made_at:
-        if address and tensor.dtype is mindspore.float32 and tensor.is_contiguous():
-            shape = tensor.shape
-            memory = _memory(4 * math.prod(shape)).from_address(address)
-            memory.tensor = tensor.data  # another tensor of the same memory: it is kept if `tensor` is written to
-            array = np.ndarray(shape, _FLOAT32, memory)
-        else:
-            array = tensor.asnumpy()
+    array = kernel("shared_array")(tensor, mindspore.float32)
+    if array is None:
+        array = tensor.asnumpy()
     given.append((array, tensor))
     return array
-
-
-_NO_ARRAY = (None, None)
-
-
-@functools.cache
-def _memory(size: int) -> type:
-    return ctypes.c_char * size
 
 
 def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
@@ -96,10 +82,10 @@ def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
                 return tensor
         array = np.asarray(result, order="C")  # not ascontiguousarray, which makes a number a vector
         tensor = _from_numpy(array)
-        tensor._shared_array = (tensor.data_ptr(), array)
+        tensor._shared_array = array
         return tensor
     if isinstance(result, BaseOutput):
-        result.replace_each(functools.partial(_as_tensors, given=given))
+        result.replace_each(lambda value: _as_tensors(value, given))
         return result
     if isinstance(result, (list, tuple)):
         return type(result)([_as_tensors(value, given) for value in result])
@@ -109,6 +95,7 @@ def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
 _from_numpy = getattr(Tensor.__base__, "from_numpy", Tensor.from_numpy)  # without a look at whether the array is in C order
 
 
+@functools.cache
 def kernel(name: str) -> Callable:
     """A function of `backend.native.arrays`; one that gives None if there is no library."""
     return native.functions().get(name, _nothing)

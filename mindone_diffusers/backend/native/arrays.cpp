@@ -128,7 +128,43 @@ Object* clip(Object*, Object* const* arguments, intptr_t) {
   return same(result);
 }
 
+// NumPy's own functions, by their places in the table that its ABI fixes.
+void** numpy_api = nullptr;
+
+Object* array_at(void* data, int rank, const intptr_t* shape, Object* owner) {
+  constexpr int NEW = 93, SET_BASE = 282, FLOAT32 = 11, IN_C_ORDER_ALIGNED_AND_WRITEABLE = 0x501;
+  const auto make = (Object * (*)(void*, int, const intptr_t*, int, const intptr_t*, void*, int, int, Object*)) numpy_api[NEW];
+  Object* const array = make(numpy_api[2], rank, shape, FLOAT32, nullptr, data, 0, IN_C_ORDER_ALIGNED_AND_WRITEABLE, nullptr);
+  if (array) ((int (*)(Object*, Object*))numpy_api[SET_BASE])(array, owner);
+  return array;
+}
+
+// shared_array(tensor, float32): the array that a tensor keeps in `_shared_array`, if that still has its memory; or a new one that shares the
+// memory of a MindSpore tensor of this dtype, in C order. It keeps another tensor of the memory: `tensor` may be given another.
+Object* shared_array(Object*, Object* const* arguments, intptr_t) {
+  static Object* const names[] = {
+      PyUnicode_InternFromString("data_ptr"), PyUnicode_InternFromString("__dict__"), PyUnicode_InternFromString("_shared_array"),
+      PyUnicode_InternFromString("dtype"), PyUnicode_InternFromString("is_contiguous"), PyUnicode_InternFromString("shape"),
+      PyUnicode_InternFromString("data")};
+  Object* const tensor = arguments[0];
+  const Owned address{PyObject_CallMethodObjArgs(tensor, names[0], nullptr)}, attributes{PyObject_GetAttr(tensor, names[1])};
+  if (!address || !attributes) return nullptr;
+  void* const data = PyLong_AsVoidPtr(address);
+  Object* const kept = PyDict_GetItem(attributes, names[2]);
+  if (kept && ((Array*)kept)->data == data) return same(kept);
+  const Owned dtype{PyObject_GetAttr(tensor, names[3])}, contiguous{PyObject_CallMethodObjArgs(tensor, names[4], nullptr)};
+  const Owned sizes{PyObject_GetAttr(tensor, names[5])};
+  if (!dtype || !contiguous || !sizes) return nullptr;
+  constexpr int MOST = 16;
+  const int rank = (int)PyTuple_Size(sizes);
+  if (!data || dtype != arguments[1] || !PyObject_IsTrue(contiguous) || rank > MOST) return none();
+  intptr_t shape[MOST];
+  for (int axis = 0; axis < rank; axis++) shape[axis] = PyLong_AsSsize_t(PyTuple_GetItem(sizes, axis));
+  return array_at(data, rank, shape, PyObject_GetAttr(tensor, names[6]));
+}
+
 Method methods[] = {
+    {"shared_array", shared_array, FASTCALL, nullptr},
     {"weighted_sum", weighted_sum, FASTCALL, nullptr},
     {"clip", clip, FASTCALL, nullptr},
     {"softmax", softmax, FASTCALL, nullptr},
@@ -136,4 +172,7 @@ Method methods[] = {
 
 }  // namespace
 
-EXPORT void add_array_functions(Object* dictionary) { add(dictionary, methods); }
+EXPORT void add_array_functions(Object* dictionary, Object* api) {
+  numpy_api = (void**)PyCapsule_GetPointer(api, nullptr);
+  add(dictionary, methods);
+}

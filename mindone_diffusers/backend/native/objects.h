@@ -20,13 +20,23 @@ struct Method {
 
 extern "C" {
 Object* PyCFunction_NewEx(Method*, Object* self, Object* module);
-Object* Py_BuildValue(const char* format, ...);
-void* PyCapsule_GetPointer(Object*, const char* name);
-int PyDict_SetItemString(Object* dictionary, const char* key, Object* value);
+Object* PyDict_GetItem(Object* dictionary, Object* key);
 Object* PyErr_Occurred();
-void PyErr_Clear();
+Object* PyObject_CallMethodObjArgs(Object*, Object* name, ...);
+Object* PyObject_GetAttr(Object*, Object* name);
+Object* PyTuple_GetItem(Object*, intptr_t place);
+Object* PyUnicode_InternFromString(const char*);
+Object* Py_BuildValue(const char* format, ...);
 double PyFloat_AsDouble(Object*);
+int PyDict_SetItemString(Object* dictionary, const char* key, Object* value);
+int PyObject_IsTrue(Object*);
+intptr_t PyLong_AsSsize_t(Object*);
+intptr_t PyTuple_Size(Object*);
 unsigned long PyLong_AsUnsignedLongMask(Object*);
+void* PyCapsule_GetPointer(Object*, const char* name);
+void* PyLong_AsVoidPtr(Object*);
+void PyErr_Clear();
+void Py_DecRef(Object*);
 }
 
 namespace objects {
@@ -72,7 +82,14 @@ inline bool read(Object* object, float& number) {
 
 inline Object* none() { return Py_BuildValue(""); }
 
-inline Object* same(Array* array) { return Py_BuildValue("O", array); }
+inline Object* same(Object* object) { return Py_BuildValue("O", object); }
+
+// A reference that is given back at the end of its scope; null after an exception.
+struct Owned {
+  Object* object;
+  ~Owned() { Py_DecRef(object); }
+  operator Object*() const { return object; }
+};
 
 // Puts functions into a dictionary by their names.
 template <int COUNT>

@@ -180,4 +180,4 @@ Method methods[] = {
 
 }  // namespace
 
-EXPORT void add_random_functions(Object* dictionary) { add(dictionary, methods); }
+EXPORT void add_random_functions(Object* dictionary, Object*) { add(dictionary, methods); }
