@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mindspore
@@ -47,18 +47,21 @@ def numpy_on_cpu(method: Callable) -> Callable:
             if type(value) in _TENSORS:
                 kwargs[name] = _shared_array(value, given)
         result = method(self, *args, **kwargs)
-        if not given:
+        # Samples in NumPy beside a timestep in a tensor stay what they are.
+        few = bool(given) and given[0][0].ndim < 2 and _most_dimensions(array for array, _ in given) < 2
+        if not given or few and _most_dimensions((*args, *kwargs.values())) > 1:
             return result
-        if given[0][0].ndim < 2 and all(array.ndim < 2 for array, _ in given):
-            # Samples in NumPy beside a timestep in a tensor stay what they are.
-            if any(type(value) is np.ndarray and value.ndim > 1 for value in (*args, *kwargs.values())):
-                return result
         return _as_tensors(result, given)
 
     return call
 
 
 _TENSORS = (Tensor, mindspore.Parameter)  # isinstance takes ten times as long
+
+
+def _most_dimensions(values: Iterable) -> int:
+    """The most dimensions of the arrays among some values."""
+    return max((value.ndim for value in values if type(value) is np.ndarray), default=0)
 
 
 def _shared_array(tensor: Tensor, given: list[tuple[np.ndarray, Tensor]]) -> np.ndarray:
