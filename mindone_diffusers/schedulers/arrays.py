@@ -71,8 +71,7 @@ def _shared_array(tensor: Tensor, given: list[tuple[np.ndarray, Tensor]]) -> np.
     tensors are looked at where they lie, which `data_ptr` says having waited for what computes them.
     """
     array = kernel("shared_array")(tensor, mindspore.float32)
-    if array is None:
-        array = tensor.asnumpy()
+    array = tensor.asnumpy() if array is None else array
     given.append((array, tensor))
     return array
 
@@ -101,11 +100,7 @@ _from_numpy = getattr(Tensor.__base__, "from_numpy", Tensor.from_numpy)  # witho
 @functools.cache
 def kernel(name: str) -> Callable:
     """A function of `backend.native.arrays`; one that gives None if there is no library."""
-    return native.functions().get(name, _nothing)
-
-
-def _nothing(*arguments: Any) -> None:
-    return None
+    return native.functions().get(name, lambda *arguments: None)
 
 
 def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:

@@ -109,8 +109,8 @@ def _cases() -> list[Case]:
         add(name, {"num_train_timesteps": 100, "trained_betas": TRAINED_BETAS}, {"num_train_timesteps": 500, **SD})
         add(name, *({**SD, "timestep_spacing": spacing, "steps_offset": 1} for spacing in SPACINGS), steps=(7, 10))
         for grid in GRIDS:
-            # An ancestral step down to almost nothing has 3 digits in PyTorch: see `test_an_ancestral_level_next_to_nothing`.
-            few = (name, grid) != ("KDPM2AncestralDiscreteScheduler", "use_beta_sigmas")
+            # PyTorch's float32 ancestral levels lose digits in so long steps: see `test_an_ancestral_level_next_to_nothing`.
+            few = name != "KDPM2AncestralDiscreteScheduler" or grid == "use_karras_sigmas"
             add(name, {**SD, grid: True}, steps=(5, 10, 25) if few else (10, 25))
         add(name, *({**SD, grid: True, "timestep_spacing": "leading", "prediction_type": "v_prediction"} for grid in GRIDS))
         add(name, SD, {**SD, "timestep_spacing": "leading"}, begin=4)
