@@ -174,6 +174,12 @@ class ConfigMixin:
             result += (commit and commit[1],)
         return result if len(result) > 1 else config
 
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> Any:
+        """The old name of `load_config`."""
+        warnings.warn("get_config_dict is deprecated: use load_config", FutureWarning, stacklevel=2)
+        return cls.load_config(*args, **kwargs)
+
     @staticmethod
     def _dict_from_json_file(json_file: str | os.PathLike) -> dict[str, Any]:
         return json.loads(Path(json_file).read_text(encoding="utf-8"))

@@ -1,7 +1,9 @@
 """Files of a model: in a local folder, in the huggingface_hub cache, or downloaded by it."""
 
 import contextlib
+import inspect
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,3 +220,40 @@ def _explained(repo: str | os.PathLike, revision: str | None, wanted: str) -> It
         raise FileMissingError(f"{repo} has no {wanted}") from error
     except (errors.HTTPError, OSError) as error:
         raise CheckpointError(f"the {wanted} of {repo} could not be fetched: {error}") from error
+
+
+class PushToHubMixin:
+    """What has a `save_pretrained`, and can be uploaded as that writes it."""
+
+    def push_to_hub(
+        self, repo_id: str, commit_message: str | None = None, private: bool | None = None, token: str | None = None,
+        create_pr: bool = False, safe_serialization: bool = True, variant: str | None = None, subfolder: str | None = None,
+    ) -> str:  # fmt: skip
+        """Upload what `save_pretrained` writes to a repository on the hub, which is created if there is none.
+
+        Unlike PyTorch diffusers' it writes no model card: a README.md that is there stays.
+
+        Args:
+            repo_id: "name" or "organization/name".
+            commit_message: "Upload <class>" by default.
+            private: whether a new repository is private; as the organization says by default.
+            token: of the account; the one that `hf auth login` stored by default.
+            create_pr: open a pull request instead of committing.
+            safe_serialization: how weights are saved, for what has some.
+            variant: likewise, in the files' names.
+            subfolder: where to in the repository.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import create_repo, upload_folder
+
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        taken = inspect.signature(self.save_pretrained).parameters
+        options = {"safe_serialization": safe_serialization, "variant": variant}
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **{name: value for name, value in options.items() if name in taken})
+            return upload_folder(
+                repo_id=repo_id, folder_path=folder, path_in_repo=subfolder, token=token, create_pr=create_pr,
+                commit_message=commit_message or f"Upload {type(self).__name__}",
+            )  # fmt: skip

@@ -17,8 +17,9 @@ _STATE = np.dtype(
 )  # fmt: skip
 
 
-kernel: Callable[[np.random.MT19937, int], np.ndarray | None] | None = None
-"""A quicker function for the same normal float32 numbers of whole blocks, from `backend/native` once that is imported. It may give None."""
+kernels: Callable[[], dict[str, Callable]] = dict
+"""Gives quicker functions for the same numbers, "standard_normal", "uniform_float32", "uniform_float64" and "seed", from `backend/native`
+once that is imported, if there are any. They take an array to fill, and the capsule of the words."""
 
 
 class CPUStream:
@@ -32,16 +33,21 @@ class CPUStream:
     """
 
     def __init__(self, seed: int):
+        self._words = np.random.MT19937(_NoEntropy())
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Start anew from another seed."""
         self.seed = seed
-        self._words = _seeded(seed)
         self._second: float | None = None  # the other number of the last float64 pair
+        _seed(self._words, seed)
 
     def get_state(self) -> bytes:
         state = self._words.state["state"]
         record = np.zeros((), _STATE)
         record["seed"], record["seeded"], record["key"] = self.seed, 1, state["key"]
         # PyTorch writes a freshly seeded generator with next = 0.
-        fresh = np.array_equal(state["key"], _seeded(self.seed).state["state"]["key"])
+        fresh = np.array_equal(state["key"], CPUStream(self.seed)._words.state["state"]["key"])
         record["left"], record["next"] = (1, 0) if fresh else (625 - state["pos"], state["pos"])
         if self._second is not None:
             record["second"], record["has_second"] = self._second, 1
@@ -58,6 +64,11 @@ class CPUStream:
 
     def uniform(self, size: int, name: str) -> np.ndarray:
         """On [0, 1): 53 random bits from two words for float64, 24 bits of one word for the other dtypes."""
+        if name != "float64":
+            name = "float32"
+        values = self._filled(f"uniform_{name}", size, name)
+        if values is not None:
+            return values
         if name == "float64":
             return (self._pairs(size) & np.uint64(2**53 - 1)) * 2.0**-53
         return (self._words.random_raw(size) & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2.0**-24)
@@ -75,12 +86,22 @@ class CPUStream:
 
     def _blocks(self, size: int) -> np.ndarray:
         """Normal float32 numbers of whole blocks."""
-        values = kernel(self._words, size) if kernel is not None else None
+        values = self._filled("standard_normal", size, "float32")
         return _box_muller(self.uniform(size, "float32")) if values is None else values
+
+    def _filled(self, kernel: str, size: int, name: str) -> np.ndarray | None:
+        """The numbers of a native function, if there is one."""
+        function = kernels().get(kernel)
+        if function is None:
+            return None
+        with self._words.lock:
+            return function(np.empty(size, name), self._words.capsule)
 
     def exponential(self, size: int, name: str) -> np.ndarray:
         """With mean 1, in float64 for all dtypes."""
-        return -_exactly(math.log1p, -self.uniform(size, "float64"), name)
+        values = self.uniform(size, "float64")
+        values = _exactly(math.log1p, np.negative(values, out=values), name)
+        return np.negative(values, out=values)
 
     def integers(self, size: int, span: int) -> np.ndarray:
         """uint64 below `span`, by the remainder of one word, or from 2^28 on of two."""
@@ -108,11 +129,13 @@ class _NoEntropy(np.random.bit_generator.ISeedSequence):
         return np.zeros(n_words, dtype)
 
 
-def _seeded(seed: int) -> np.random.MT19937:
-    """The words after Matsumoto's init_genrand."""
-    words = np.random.MT19937(_NoEntropy())
-    np.random.RandomState(words).seed(seed % 2**32)
-    return words
+def _seed(words: np.random.MT19937, seed: int) -> None:
+    """Start the words anew by Matsumoto's init_genrand."""
+    function = kernels().get("seed")
+    if function is None:
+        np.random.RandomState(words).seed(seed % 2**32)
+    else:
+        function(words.capsule, seed)
 
 
 def _exactly(function: Callable, values: np.ndarray, name: str) -> np.ndarray:

@@ -37,8 +37,8 @@ class BaseOutput(dict):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self and value is not None:
-            super().__setitem__(name, value)
-        super().__setattr__(name, value)
+            dict.__setitem__(self, name, value)
+        self.__dict__[name] = value
 
     def __reduce__(self) -> tuple:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))

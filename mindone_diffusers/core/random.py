@@ -1,5 +1,6 @@
 """Random numbers: `randn_tensor`, and a generator that draws what PyTorch's CPU and CUDA generators draw."""
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,10 @@ from .philox import CUDAStream
 if TYPE_CHECKING:
     import mindspore
 
-_default = np.random.default_rng()
 
-
-def manual_seed(seed: int) -> np.random.Generator:
-    """Seed what is drawn from when no generator is given."""
-    global _default
-    _default = np.random.default_rng(seed)
-    return _default
+def manual_seed(seed: int) -> "Generator":
+    """Seed what is drawn from when no generator is given: its numbers are those of PyTorch's CPU after `torch.manual_seed(seed)`."""
+    return _default.manual_seed(seed)
 
 
 def randn_tensor(
@@ -40,7 +37,7 @@ def randn_tensor(
             - `numpy.random.Generator`: `generator.standard_normal(shape)` in float64, then cast.
             - `Generator` (this module's) or a `torch.Generator`: what `torch.randn(shape, dtype=dtype)` gives on the generator's device.
             - a list of those, one per image: each draws `(1, *shape[1:])`.
-            - None: a NumPy generator of the library's own, see `manual_seed`.
+            - None: a `Generator("cpu")` of the library's own, see `manual_seed`.
         device: accepted for ported code and not used: MindSpore places tensors itself.
         dtype: anything `core.dtypes` knows; float32 by default.
         layout: None; MindSpore tensors have no other.
@@ -149,6 +146,7 @@ class Generator:
         if isinstance(gpu, str) and gpu not in GPUS:
             raise ConfigError(f"gpu is {gpu!r}; expected one of {', '.join(GPUS)}, or (multiprocessors, threads a multiprocessor)")
         self.gpu = GPUS[gpu] if isinstance(gpu, str) else gpu
+        self._stream: CPUStream | CUDAStream | None = None
         self.manual_seed(67280421310721)  # torch's default seed
 
     @property
@@ -163,8 +161,10 @@ class Generator:
         if self._is_cuda:
             multiprocessors, threads = self.gpu
             self._stream = CUDAStream(seed, multiprocessors * (threads // 256))
-        else:
+        elif self._stream is None:
             self._stream = CPUStream(seed)
+        else:
+            self._stream.restart(seed)
         return self
 
     def seed(self) -> int:
@@ -201,8 +201,9 @@ class Generator:
 
     def rand(self, shape: Sequence[int], dtype: Any = "float32") -> np.ndarray:
         """`torch.rand`: uniform on [0, 1)."""
-        values = self._floats("uniform", (_size(shape),), dtype)
-        return np.where(values == 1, values.dtype.type(0), values).reshape(shape)  # 1 by rounding is 0, as in PyTorch
+        values = self._floats("uniform", shape, dtype)
+        zero, one = values.dtype.type(0), values.dtype.type(1)
+        return values if values.dtype.itemsize > 2 else np.where(values == one, zero, values)  # 1 by rounding is 0, as in PyTorch
 
     def randn(self, shape: Sequence[int], dtype: Any = "float32") -> np.ndarray:
         """`torch.randn`: standard normal numbers in float32, float64, float16 or bfloat16, which can be different draws."""
@@ -238,4 +239,8 @@ class Generator:
 
 
 def _size(shape: Sequence[int]) -> int:
-    return int(np.prod(tuple(shape), dtype=np.int64))
+    return math.prod(map(int, shape))
+
+
+_default = Generator()
+_default.seed()

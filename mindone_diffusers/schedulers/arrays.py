@@ -1,10 +1,8 @@
 """The few things a step needs that NumPy arrays and MindSpore tensors spell differently, and which of them it computes with."""
 
-import ctypes
 import functools
-import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mindspore
@@ -22,10 +20,15 @@ from .tables import RESIZE_MODES, resize_matrix
 Array = Any
 """A NumPy array or a MindSpore tensor: what `step` is given is what it returns."""
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 def tensors_are_arrays() -> bool:
     """Whether tensors lie in the host's memory, and no gradient is wanted of what is done with them."""
-    return table.name == "cpu" and not _pynative_executor.grad_flag()
+    return table.name == "cpu" and not _differentiating()
+
+
+_differentiating = _pynative_executor._executor.grad_flag
 
 
 def numpy_on_cpu(method: Callable) -> Callable:
@@ -39,17 +42,26 @@ def numpy_on_cpu(method: Callable) -> Callable:
         if not tensors_are_arrays():
             return method(self, *args, **kwargs)
         given: list[tuple[np.ndarray, Tensor]] = []
-        arrays = [_shared_array(value, given) if type(value) in _TENSORS else value for value in args]
-        named = {name: _shared_array(value, given) if type(value) in _TENSORS else value for name, value in kwargs.items()}
+        args = [_shared_array(value, given) if type(value) in _TENSORS else value for value in args]
+        for name, value in kwargs.items():
+            if type(value) in _TENSORS:
+                kwargs[name] = _shared_array(value, given)
+        result = method(self, *args, **kwargs)
         # Samples in NumPy beside a timestep in a tensor stay what they are.
-        if not given or given[0][0].ndim < 2 and any(type(value) is np.ndarray and value.ndim > 1 for value in (*args, *kwargs.values())):
-            return method(self, *args, **kwargs)
-        return _as_tensors(method(self, *arrays, **named), given)
+        few = bool(given) and given[0][0].ndim < 2 and _most_dimensions(array for array, _ in given) < 2
+        if not given or few and _most_dimensions((*args, *kwargs.values())) > 1:
+            return result
+        return _as_tensors(result, given)
 
     return call
 
 
 _TENSORS = (Tensor, mindspore.Parameter)  # isinstance takes ten times as long
+
+
+def _most_dimensions(values: Iterable) -> int:
+    """The most dimensions of the arrays among some values."""
+    return max((value.ndim for value in values if type(value) is np.ndarray), default=0)
 
 
 def _shared_array(tensor: Tensor, given: list[tuple[np.ndarray, Tensor]]) -> np.ndarray:
@@ -58,23 +70,10 @@ def _shared_array(tensor: Tensor, given: list[tuple[np.ndarray, Tensor]]) -> np.
     `asnumpy` makes one in the time of adding 32768 numbers. So a tensor that `_as_tensors` made keeps the one it was made of, and float32
     tensors are looked at where they lie, which `data_ptr` says having waited for what computes them.
     """
-    address = tensor.data_ptr()
-    made_at, array = tensor.__dict__.get("_shared_array", (None, None))
-    if address != made_at:
-        if tensor.dtype is not mindspore.float32 or tensor.has_init or not tensor.is_contiguous():
-            array = tensor.asnumpy()
-        else:
-            shape = tensor.shape
-            memory = _memory(4 * math.prod(shape)).from_address(address)
-            memory.tensor = tensor.data  # another tensor of the same memory: it is kept if `tensor` is written to
-            array = np.ndarray(shape, np.float32, memory)
+    array = kernel("shared_array")(tensor, mindspore.float32)
+    array = tensor.asnumpy() if array is None else array
     given.append((array, tensor))
     return array
-
-
-@functools.cache
-def _memory(size: int) -> type:
-    return ctypes.c_char * size
 
 
 def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
@@ -84,15 +83,24 @@ def _as_tensors(result: Any, given: list[tuple[np.ndarray, Tensor]]) -> Any:
             if array is result:
                 return tensor
         array = np.asarray(result, order="C")  # not ascontiguousarray, which makes a number a vector
-        tensor = Tensor.from_numpy(array)
-        tensor._shared_array = (tensor.data_ptr(), array)
+        tensor = _from_numpy(array)
+        tensor._shared_array = array
         return tensor
     if isinstance(result, BaseOutput):
-        result.replace_each(functools.partial(_as_tensors, given=given))
+        result.replace_each(lambda value: _as_tensors(value, given))
         return result
     if isinstance(result, (list, tuple)):
         return type(result)([_as_tensors(value, given) for value in result])
     return result
+
+
+_from_numpy = getattr(Tensor.__base__, "from_numpy", Tensor.from_numpy)  # without a look at whether the array is in C order
+
+
+@functools.cache
+def kernel(name: str) -> Callable:
+    """A function of `backend.native.arrays`; one that gives None if there is no library."""
+    return native.functions().get(name, lambda *arguments: None)
 
 
 def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
@@ -103,8 +111,11 @@ def weighted_sum(*terms: Any, over: Any = 1.0) -> Array:
     Raises:
         ShapeError: the arrays' shapes do not fit each other.
     """
-    if type(terms[1]) is np.ndarray and (result := native.weighted_sum(*terms, over=over)) is not None:
-        return result
+    first = terms[1]
+    if type(first) is np.ndarray and first.dtype is _FLOAT32:
+        result = kernel("weighted_sum")(np.empty_like(first), over, *terms)
+        if result is not None:
+            return result
     products = [
         array if type(weight) is int and weight == 1 else _in_dtype(weight, array) * array
         for weight, array in zip(terms[::2], terms[1::2], strict=True)
@@ -127,7 +138,7 @@ def clamp(values: Array, lowest: float, highest: float) -> Array:
     """The numbers, limited to a range."""
     if not isinstance(values, np.ndarray):
         return values.clip(lowest, highest)
-    result = native.clip(values, lowest, highest)
+    result = kernel("clip")(np.empty_like(values), values, lowest, highest) if values.dtype is _FLOAT32 else None
     return values.clip(lowest, highest).astype(values.dtype, copy=False) if result is None else result
 
 
@@ -163,7 +174,7 @@ def cast(values: Array, dtype: Any) -> Array:
     return values if values.dtype is _NUMPY.get(dtype, dtype) else values.astype(dtype, copy=False)
 
 
-_NUMPY = {"float32": np.dtype(np.float32)}  # looked up, because to compare a dtype with a name takes longer than to multiply a sample
+_NUMPY = {"float32": _FLOAT32}  # looked up, because to compare a dtype with a name takes longer than to multiply a sample
 
 
 def randn_like(model_output: Array, generator: Any, dtype: Any = None) -> Array:

@@ -32,6 +32,7 @@ class BrownianTree:
     def __init__(self, start: float, end: float, shape: tuple[int, ...], dtype: Any, seed: int):
         self.start, self.end = round(start, 6), round(end, 6)
         self.shape, self.dtype, self.seed = shape, dtype, seed
+        self._generator = Generator()
         # Where two queries share an end, they share the intervals around it.
         self._noise = functools.lru_cache(maxsize=64)(self._draw)
         self.increment = self._draw() * math.sqrt(end - start)
@@ -39,8 +40,8 @@ class BrownianTree:
     def _draw(self, *node: int) -> np.ndarray:
         """The noise of a node of the tree, (number from the left, depth), or of the path's end."""
         (seed,) = np.random.SeedSequence(self.seed, spawn_key=node, pool_size=24).generate_state(1)
-        noise = Generator().manual_seed(int(seed)).randn(self.shape, self.dtype)
-        return noise if noise.dtype == np.float64 else noise.astype(np.float32)
+        noise = self._generator.manual_seed(int(seed)).randn(self.shape, self.dtype)
+        return noise if noise.dtype == np.float64 else noise.astype(np.float32, copy=False)
 
     def __call__(self, start: float, end: float) -> np.ndarray:
         """The increment from `start` to `end >= start`, both moved into the path's interval."""

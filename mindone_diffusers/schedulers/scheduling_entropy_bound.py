@@ -5,9 +5,9 @@ from typing import Any
 
 from ..core.configuration import register_to_config
 from ..core.outputs import BaseOutput
-from .arrays import Array, cast
+from .arrays import Array, clamp
 from .scheduling_utils import as_output
-from .tokens import LARGEST, CountedSteps, exp, gather, log_sum_exp, order, random_tokens, sample_tokens, tempered, where
+from .tokens import CountedSteps, at, categorical, gather, log, order, random_tokens, softmax, tempered, where
 
 
 @dataclass
@@ -64,14 +64,11 @@ class EntropyBoundScheduler(CountedSteps):
         bound = config.entropy_bound if entropy_bound is None else entropy_bound
         left = (self.num_inference_steps - int(timestep)) / self.num_inference_steps
         model_output = tempered(model_output, config.t_min + (config.t_max - config.t_min) * left)
-        tokens, probabilities = sample_tokens(model_output, 1.0, generator)
-        tokens = tokens.astype(sample.dtype)
-
-        log_p = cast(model_output, "float32")
-        log_p = (log_p - log_sum_exp(log_p)).clip(-LARGEST["float32"], None)
-        entropy = -(exp(log_p) * log_p).sum(axis=-1)
+        probabilities = softmax(model_output)
+        tokens = categorical(probabilities, generator).astype(sample.dtype)
+        entropy = -(probabilities * log(clamp(probabilities, 2**-126, 1.0))).sum(axis=-1)
         positions = order(entropy)
         ascending = gather(entropy, positions)
         accepted = gather(ascending.cumsum(-1) - ascending <= bound, order(positions))
         prev_sample = where(accepted, tokens, random_tokens(model_output.shape[-1], sample, generator))
-        return as_output(EntropyBoundSchedulerOutput, return_dict, prev_sample, accepted, tokens, probabilities, model_output)
+        return as_output(EntropyBoundSchedulerOutput, return_dict, prev_sample, accepted, tokens, at(probabilities, tokens), model_output)

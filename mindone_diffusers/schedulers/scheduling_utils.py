@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from ..core.configuration import ConfigMixin
+from ..core.hub import PushToHubMixin
 from ..core.outputs import BaseOutput
 from .arrays import numpy_on_cpu
 
@@ -85,7 +86,7 @@ class UnscaledInputMixin:
         return sample
 
 
-class SchedulerMixin(ConfigMixin):
+class SchedulerMixin(PushToHubMixin, ConfigMixin):
     """Base of all schedulers. A scheduler has no weights: its config is all there is to save.
 
     `timesteps` and `sigmas` are NumPy arrays on the host. `step` multiplies and adds the arrays it is given, MindSpore tensors or NumPy

@@ -7,15 +7,17 @@ import numpy as np
 from ..core.configuration import register_to_config
 from .arrays import Array, alike
 from .scheduling_utils import SchedulerMixin, SchedulerOutput, as_output
-from .tokens import gumbel, log_add_exp, log_sum_exp, one_hot, where
+from .tokens import gumbel, log_add_exp, log_sum_exp, where
 
 VQDiffusionSchedulerOutput = SchedulerOutput
+
+LOG_ZERO = np.log(np.float32(1e-30))
 
 
 def index_to_log_onehot(x: Array, num_classes: int) -> Array:
     """Log one-hot vectors of tokens (batch, pixels): float32 of shape (batch, classes, pixels), log(1e-30) for 0."""
-    hot = one_hot(x, num_classes).astype("float32").swapaxes(1, 2)
-    return (1 - hot) * float(np.log(np.float32(1e-30)))
+    other = x[:, None] != alike(np.arange(num_classes)[:, None], x)
+    return other.astype("float32") * float(LOG_ZERO)
 
 
 def _linear(steps: int, start: float, end: float) -> np.ndarray:
@@ -112,9 +114,11 @@ class VQDiffusionScheduler(SchedulerMixin):
             Shape (batch, classes - 1, pixels) if cumulative, since clean tokens are not masked, else (batch, classes, pixels).
         """
         tables = (self.log_cumprod_at, self.log_cumprod_bt, self.log_cumprod_ct) if cumulative else (self.log_at, self.log_bt, self.log_ct)
-        a, b, c = (float(table[int(t)]) for table in tables)
-        log_q = log_add_exp(log_onehot_x_t[:, :-1] + a, b)
-        log_q = where((x_t != self.mask_class)[:, None], log_q, c)
+        a, b, c = (table[int(t)] for table in tables)
+        same, other = (float(np.logaddexp(log_hot + a, b)) for log_hot in (np.float32(0), LOG_ZERO))
+        unmasked = x_t != self.mask_class
+        others = where(unmasked, unmasked.astype("float32") * other, float(c))
+        log_q = where(log_onehot_x_t[:, :-1] < 0, others[:, None], same)
         return log_q if cumulative else _with_mask_class(log_q, log_onehot_x_t[:, -1:])
 
     def apply_cumulative_transitions(self, q: Array, t: int) -> Array:

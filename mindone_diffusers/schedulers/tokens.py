@@ -3,6 +3,7 @@
 Random numbers are drawn on the host and moved to the sample's device; nothing is read back from it.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..core.dtypes import dtype_name
 from ..core.errors import ConfigError
 from ..core.random import random_array, random_integers
-from .arrays import Array, alike, cast, largest
+from .arrays import Array, alike, cast, clamp, kernel, largest
 from .scheduling_utils import SchedulerMixin
 
 LARGEST = {
@@ -69,12 +70,14 @@ def log_sum_exp(values: Array, axis: int = -1) -> Array:
 
 def log_add_exp(values: Array, value: float) -> Array:
     """log(exp(values) + exp(value))."""
-    return values.clip(value, None) + log(1 + exp(-abs(values - value)))
+    return clamp(values, value, math.inf) + log(1 + exp(-abs(values - value)))
 
 
 def softmax(logits: Array) -> Array:
     """Probabilities in float32."""
     logits = cast(logits, "float32")
+    if isinstance(logits, np.ndarray) and (result := kernel("softmax")(np.empty_like(logits), logits)) is not None:
+        return result
     powers = exp(logits - largest(logits))
     return powers / powers.sum(axis=-1, keepdims=True)
 
@@ -86,7 +89,7 @@ def uniform(shape: tuple[int, ...], generator: Any, like: Array, dtype: Any = "f
 
 def gumbel(shape: tuple[int, ...], generator: Any, like: Array, least: float, dtype: Any = "float32") -> Array:
     """Gumbel noise, -log(-log(u)), of uniform numbers u that are at least `least`."""
-    return -log(-log(uniform(shape, generator, like, dtype).clip(least, None)))
+    return -log(-log(clamp(uniform(shape, generator, like, dtype), least, math.inf)))
 
 
 def random_tokens(classes: int, sample: Array, generator: Any) -> Array:
@@ -120,7 +123,7 @@ def sample_tokens(logits: Array, temperature: float, generator: Any) -> tuple[Ar
     if temperature == 0:
         tokens = logits.argmax(axis=-1)
     else:
-        tokens = categorical(softmax(cast(logits, "float32") / temperature), generator)
+        tokens = categorical(probabilities if temperature == 1 else softmax(cast(logits, "float32") / temperature), generator)
     return tokens, at(probabilities, tokens)
 
 

@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 from huggingface_hub import errors as hf
 
+from mindone_diffusers import DDIMScheduler
 from mindone_diffusers.core import hub
 from mindone_diffusers.core.configuration import ConfigMixin
 from mindone_diffusers.core.errors import CheckpointError, FileMissingError
@@ -186,3 +188,28 @@ def test_commit_hash_of_a_config(cache):
 
     (cache["cache_dir"] / "models--org--name" / "snapshots" / COMMIT / "unet" / "config.json").write_text('{"a": 1}')
     assert Unet.load_config("org/name", subfolder="unet", return_commit_hash=True, **cache) == ({"a": 1}, COMMIT)
+
+
+def test_a_scheduler_is_pushed_as_it_is_saved(tmp_path, monkeypatch):
+    scheduler, uploads = DDIMScheduler(clip_sample=False), []
+
+    def create_repo(repo_id, **arguments):
+        assert arguments == {"private": True, "token": None, "exist_ok": True}
+        return SimpleNamespace(repo_id=f"me/{repo_id}")
+
+    def upload_folder(*, folder_path, **arguments):
+        uploads.append(arguments)
+        return {path.name: path.read_text() for path in Path(folder_path).iterdir()}
+
+    monkeypatch.setattr(huggingface_hub, "create_repo", create_repo)
+    monkeypatch.setattr(huggingface_hub, "upload_folder", upload_folder)
+    files = scheduler.push_to_hub("name", private=True, subfolder="scheduler", create_pr=True)
+    assert files == {"scheduler_config.json": scheduler.to_json_string()}
+    expected = {"repo_id": "me/name", "path_in_repo": "scheduler", "token": None, "create_pr": True}
+    assert uploads == [{**expected, "commit_message": "Upload DDIMScheduler"}]
+
+
+def test_get_config_dict(tmp_path):
+    DDIMScheduler(clip_sample=False).save_pretrained(tmp_path)
+    with pytest.warns(FutureWarning, match="use load_config"):
+        assert DDIMScheduler.get_config_dict(tmp_path) == DDIMScheduler.load_config(tmp_path)

@@ -35,8 +35,11 @@ def test_a_list_draws_one_image_each():
 def test_no_generator():
     a, b = randn_tensor((100,)).asnumpy(), randn_tensor((100,)).asnumpy()
     assert not np.array_equal(a, b)
-    random.manual_seed(5)
-    assert np.array_equal(randn_tensor((3,)).asnumpy(), np.random.default_rng(5).standard_normal(3).astype(np.float32))
+    for seed in (5, 6):
+        assert random.manual_seed(seed).initial_seed() == seed
+        for size in (3, 100):
+            assert np.array_equal(randn_tensor((size,)).asnumpy(), Generator().manual_seed(seed).randn((size,)))
+            random.manual_seed(seed)
 
 
 def test_wrong_arguments():

@@ -19,7 +19,7 @@ from mindspore.experimental import optim as experimental_optim  # noqa: E402
 
 import mindone_diffusers  # noqa: E402
 from mindone_diffusers import nn, optimization, training_utils  # noqa: E402
-from mindone_diffusers.core.random import Generator  # noqa: E402
+from mindone_diffusers.core.random import Generator, randn_tensor  # noqa: E402
 from tests.harness import make_input, make_state  # noqa: E402
 
 torch.set_num_threads(1)
@@ -486,9 +486,9 @@ def test_interpolation_resizes_alike(name):
 
 def test_set_seed():
     theirs.set_seed(11)
-    expected = random.random(), np.random.rand()
+    expected = random.random(), np.random.rand(), *torch.randn(20).tolist()
     training_utils.set_seed(11)
-    assert (random.random(), np.random.rand()) == expected
+    assert (random.random(), np.random.rand(), *randn_tensor((20,)).asnumpy().tolist()) == expected
 
 
 AVERAGES = [

@@ -108,8 +108,10 @@ def _cases() -> list[Case]:
         add(name, SD, steps=(50,))
         add(name, {"num_train_timesteps": 100, "trained_betas": TRAINED_BETAS}, {"num_train_timesteps": 500, **SD})
         add(name, *({**SD, "timestep_spacing": spacing, "steps_offset": 1} for spacing in SPACINGS), steps=(7, 10))
-        # In 5 steps of beta sigmas, float32 leaves PyTorch's ancestral levels no digits.
-        add(name, *({**SD, grid: True} for grid in GRIDS), steps=(10, 25))
+        for grid in GRIDS:
+            # PyTorch's float32 ancestral levels lose digits in so long steps: see `test_an_ancestral_level_next_to_nothing`.
+            few = name != "KDPM2AncestralDiscreteScheduler" or grid == "use_karras_sigmas"
+            add(name, {**SD, grid: True}, steps=(5, 10, 25) if few else (10, 25))
         add(name, *({**SD, grid: True, "timestep_spacing": "leading", "prediction_type": "v_prediction"} for grid in GRIDS))
         add(name, SD, {**SD, "timestep_spacing": "leading"}, begin=4)
         add(name, SD, timesteps={"num_inference_steps": 10, "num_train_timesteps": 800})

@@ -8,6 +8,7 @@ import pytest
 
 from mindone_diffusers import DDIMScheduler
 from mindone_diffusers.backend.native import arrays as native
+from mindone_diffusers.schedulers import arrays
 from mindone_diffusers.schedulers.arrays import _shared_array, clamp, numpy_on_cpu, weighted_sum
 
 RNG = np.random.default_rng(0)
@@ -92,7 +93,7 @@ SUMS = {
 def test_weighted_sum(make, library: bool, monkeypatch) -> None:
     """Bit for bit what NumPy's operations give, one after the other."""
     if not library:
-        monkeypatch.setattr(native, "_arithmetic", dict)
+        monkeypatch.setattr(arrays, "kernel", lambda name: lambda *arguments: None)
     terms, over = make()
     expected = sum(weight * array for weight, array in zip(terms[::2], terms[1::2])) / over
     result = weighted_sum(*terms, over=over)
@@ -106,7 +107,7 @@ def test_weighted_sum(make, library: bool, monkeypatch) -> None:
 @pytest.mark.parametrize("library", [True, False], ids=["native", "NumPy"])
 def test_clamp(library: bool, monkeypatch) -> None:
     if not library:
-        monkeypatch.setattr(native, "_arithmetic", dict)
+        monkeypatch.setattr(arrays, "kernel", lambda name: lambda *arguments: None)
     values = np.array([-3, -1, 0.5, np.nan, np.inf, 4], np.float32)
     for kind in (np.float32, np.float16):
         result = clamp(values.astype(kind), -1.0, 2.5)
@@ -127,4 +128,6 @@ def test_shapes_that_do_not_fit(kind) -> None:
 def test_the_native_library_is_used() -> None:
     if not native.library():
         pytest.skip("there is no C++ compiler")
-    assert native.weighted_sum(0.5, X, 2, Y) is not None and native.clip(X, -1, 1) is not None
+    functions, result = native.functions(), np.empty_like(X)
+    assert functions["weighted_sum"](result, 1.0, 0.5, X, np.float32(2), Y) is result is functions["clip"](result, X, -1, 1)
+    assert functions["weighted_sum"](result, 1.0, 0.5, X, 2, Y.tolist()) is None

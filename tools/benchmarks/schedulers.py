@@ -84,12 +84,17 @@ def predictor(s: Any, output: Any, sample: Any, generator: Any) -> Any:
     return sample
 
 
+@functools.cache
+def arguments_of_step(scheduler: type) -> frozenset[str]:
+    return frozenset(inspect.signature(scheduler.step).parameters)
+
+
 def steps(s: Any, output: Any, sample: Any, generator: Any) -> Any:
     """The usual loop, with whatever else a class's steps have to be given."""
     name, timesteps = type(s).__name__, s.timesteps
     if name in ("DDPMWuerstchenScheduler", "SCMScheduler"):  # whose last timestep is the finished sample's
         timesteps = timesteps[:-1]
-    taken = inspect.signature(s.step).parameters
+    taken = arguments_of_step(type(s))
     constant = {"generator": generator, "original_image": output, "dmd_noisy_tensor": output, "dmd_timesteps": s.timesteps}
     constant |= {"all_timesteps": s.timesteps, "dmd_sigmas": getattr(s, "sigmas", None)}
     if "mask" in taken:

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
-import numpy as np
 
 from ...core import mt19937
 from ...core.files import replaced_file
@@ -89,7 +88,7 @@ def build() -> Path:
     if compiler[0] is None:
         raise BuildError("there is no C++ compiler")
     sources = sorted(FOLDER.glob("*.cpp"))
-    texts = [path.read_text() for path in (FOLDER / "common.h", *sources)]
+    texts = [path.read_text() for path in (*sorted(FOLDER.glob("*.h")), *sources)]
     key = "\n".join((*texts, *compiler, *FLAGS, _run([*compiler, "--version"]), _processor(), ms.__version__))
     path = cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if not path.exists():
@@ -124,10 +123,11 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "CPU part", "Features"))}))
 
 
-def _standard_normal(words: np.random.MT19937, size: int) -> np.ndarray | None:
-    from .arrays import standard_normal
+@functools.cache
+def _functions() -> dict[str, Callable]:
+    from .arrays import functions
 
-    return standard_normal(words, size)
+    return functions()
 
 
-mt19937.kernel = _standard_normal
+mt19937.kernels = _functions

@@ -1,9 +1,8 @@
-"""The kernels that work on NumPy arrays, called through ctypes: what NumPy does in many passes over an array, in one."""
+"""The kernels that work on NumPy arrays, on the caller's thread: what NumPy does in many passes over an array, in one."""
 
 import ctypes
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -11,64 +10,34 @@ from . import library
 
 
 @functools.cache
-def _standard_normal() -> Callable | None:
-    path = library()
-    return path and _function(ctypes.CDLL(str(path)), "standard_normal", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, result=None)
+def functions() -> dict[str, Callable]:
+    """The functions of `arrays.cpp` and `random.cpp`; none without a library.
 
+    - `shared_array(tensor, mindspore.float32)`: the array that the tensor keeps as `_shared_array`, if it still shares the tensor's memory,
+      or a new one that does, also after the tensor is given other memory. None if it is not in C order or has another dtype.
 
-@functools.cache
-def _arithmetic() -> dict[Any, Callable]:
-    """The functions that take array objects: "clip", and the weighted sums by the number of their arguments; none without a library."""
+    The arithmetic writes into the array given first and returns it; None for arrays that are not float32, of one shape and in C order, or
+    other factors than numbers:
+
+    - `weighted_sum(result, over, a, x, b, y, ...)`: `(a * x + b * y + ...) / over` of one to five arrays.
+    - `clip(result, values, lowest, highest)`.
+    - `softmax(result, logits)`, over the last axis.
+
+    Random numbers, too, are written into an array. They are those that `core.mt19937` makes of the words of an `np.random.MT19937`, which
+    is given by its `capsule`:
+
+    - `standard_normal(result, capsule)`: float32, a multiple of 16.
+    - `uniform_float32(result, capsule)`, `uniform_float64(result, capsule)`.
+    - `seed(capsule, number)`: starts the words anew; returns None.
+    """
     path = library()
     if path is None or ctypes.c_void_p.from_address(id(_PROBE) + _DATA).value != _PROBE.ctypes.data:
         return {}
-    functions, array, number = ctypes.PyDLL(str(path)), ctypes.py_object, ctypes.c_double  # PyDLL keeps Python's lock: arrays are read
-    sums = {2 * n: _function(functions, f"weighted_sum_{n}", array, number, *(number, array) * n) for n in range(1, 6)}
-    return sums | {"clip": _function(functions, "clip", array, array, number, number)}
-
-
-def _function(functions: ctypes.CDLL, name: str, *arguments: Any, result: Any = ctypes.c_int) -> Callable:
-    function = functions[name]
-    function.argtypes, function.restype = arguments, result
-    return function
-
-
-_PROBE, _DATA = np.zeros(1, np.float32), 16  # where CPython 3.10 to 3.13's array objects have their address
-
-
-def standard_normal(words: np.random.MT19937, size: int) -> np.ndarray | None:
-    """The float32 numbers that `core.mt19937` makes of the next `size` words, a multiple of 16; None if there is no library."""
-    function = _standard_normal()
-    if function is None:
-        return None
-    result = np.empty(size, np.float32)
-    with words.lock:
-        function(words.ctypes.state_address, result.ctypes.data, size)
+    library_functions, result = ctypes.PyDLL(str(path)), {}
+    for add in (library_functions.add_array_functions, library_functions.add_random_functions):
+        add.argtypes, add.restype = (ctypes.py_object, ctypes.py_object), None
+        add(result, np.core.multiarray._ARRAY_API)
     return result
 
 
-def weighted_sum(*terms: Any, over: float = 1.0) -> np.ndarray | None:
-    """`(a * x + b * y + ...) / over` of the arguments a, x, b, y, ...: one to five float32 arrays, and a number for each.
-
-    None for anything else, and where there is no library.
-    """
-    function = _arithmetic().get(len(terms))
-    if function is None or terms[1].dtype is not _FLOAT32:
-        return None
-    result = np.empty_like(terms[1])
-    try:
-        return result if function(result, over, *terms) else None
-    except ctypes.ArgumentError:  # a factor that is an array
-        return None
-
-
-def clip(values: np.ndarray, lowest: float, highest: float) -> np.ndarray | None:
-    """A float32 array's numbers, limited; None for another one, and where there is no library."""
-    function = _arithmetic().get("clip")
-    if function is None or values.dtype is not _FLOAT32:
-        return None
-    result = np.empty_like(values)
-    return result if function(result, values, lowest, highest) else None
-
-
-_FLOAT32 = np.dtype(np.float32)
+_PROBE, _DATA = np.zeros(1, np.float32), 16  # where CPython 3.10 to 3.13's array objects have their address

@@ -1,10 +1,13 @@
-// Random numbers, for NumPy arrays
+// The words of NumPy's MT19937 objects, given by their capsules, as the numbers that core/mt19937.py makes of them.
 //
-// Called through ctypes, with plain arguments, on the caller's thread. See arrays.py.
+// The functions fill the array they are given first, in C order, and return it.
 
 #include "common.h"
+#include "objects.h"
 
 namespace {
+
+using namespace objects;
 
 // Matsumoto & Nishimura's generator, laid out as NumPy's.
 struct MersenneTwister {
@@ -91,16 +94,29 @@ void cephes_sincos(float x, float& sine, float& cosine) {
   cosine = as_float(as_bits(even) ^ difference ^ (uint32_t)(~(octant - 2) & 4) << 29);
 }
 
-}  // namespace
+// Where NumPy's MT19937 object has its generator: the first word of what its capsule points to.
+MersenneTwister* words_of(Object* capsule) { return *(MersenneTwister**)PyCapsule_GetPointer(capsule, "BitGenerator"); }
 
-// Standard normal numbers by Box and Muller's formula, 8 cosines and 8 sines of each 16 words; `length` is a multiple of 16.
-EXPORT void standard_normal(MersenneTwister* generator, float* output, int64_t length) {
-  constexpr int64_t PART = 1024;
-  uint32_t words[PART], first[PART / 2], second[PART / 2];
-  float cosines[PART / 2], sines[PART / 2];
-  for (int64_t start = 0; start < length; start += PART) {
-    const int64_t count = std::min(PART, length - start);
-    generator->draw(words, count);
+// Calls function(words, first, count) for the words of `count` numbers from the `first` on, PART of them or fewer at a time.
+template <int PART, int WORDS, class Function>
+void in_parts(Object* capsule, int64_t length, Function function) {
+  uint32_t words[PART * WORDS];
+  MersenneTwister* const generator = words_of(capsule);
+  for (int64_t first = 0; first < length; first += PART) {
+    const int64_t count = std::min<int64_t>(PART, length - first);
+    generator->draw(words, count * WORDS);
+    function(words, first, count);
+  }
+}
+
+// standard_normal(result, capsule): float32 by Box and Muller's formula, 8 cosines and 8 sines of each 16 words; a multiple of 16
+Object* standard_normal(Object*, Object* const* arguments, intptr_t) {
+  constexpr int PART = 1024;
+  Array* const result = (Array*)arguments[0];
+  float* const output = result->numbers<float>();
+  in_parts<PART, 1>(arguments[1], result->size(), [&](const uint32_t* words, int64_t start, int64_t count) {
+    uint32_t first[PART / 2], second[PART / 2];
+    float cosines[PART / 2], sines[PART / 2];
     for (int64_t block = 0; block < count; block += 16) {
       std::memcpy(first + block / 2, words + block, 8 * sizeof(uint32_t));
       std::memcpy(second + block / 2, words + block + 8, 8 * sizeof(uint32_t));
@@ -117,5 +133,51 @@ EXPORT void standard_normal(MersenneTwister* generator, float* output, int64_t l
       std::memcpy(output + start + block, cosines + block / 2, 8 * sizeof(float));
       std::memcpy(output + start + block + 8, sines + block / 2, 8 * sizeof(float));
     }
-  }
+  });
+  return same(result);
 }
+
+// uniform_float32(result, capsule): 24 bits of a word
+Object* uniform_float32(Object*, Object* const* arguments, intptr_t) {
+  Array* const result = (Array*)arguments[0];
+  float* const output = result->numbers<float>();
+  in_parts<1024, 1>(arguments[1], result->size(), [&](const uint32_t* words, int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; i++) output[first + i] = (float)(int32_t)(words[i] & 0xffffffu) * 0x1p-24f;
+  });
+  return same(result);
+}
+
+// uniform_float64(result, capsule): 53 bits of two words
+Object* uniform_float64(Object*, Object* const* arguments, intptr_t) {
+  Array* const result = (Array*)arguments[0];
+  double* const output = result->numbers<double>();
+  in_parts<1024, 2>(arguments[1], result->size(), [&](const uint32_t* words, int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+      output[first + i] = (double)(words[2 * i] & 0x1fffffu) * 0x1p-21 + (double)words[2 * i + 1] * 0x1p-53;  // exact
+    }
+  });
+  return same(result);
+}
+
+// seed(capsule, number): Matsumoto's init_genrand
+Object* seed(Object*, Object* const* arguments, intptr_t) {
+  MersenneTwister* const generator = words_of(arguments[0]);
+  uint32_t word = (uint32_t)PyLong_AsUnsignedLongMask(arguments[1]);
+  for (int i = 0; i < 624; i++) {
+    generator->key[i] = word;
+    word = 1812433253u * (word ^ word >> 30) + (i + 1);
+  }
+  generator->position = 624;
+  return none();
+}
+
+Method methods[] = {
+    {"standard_normal", standard_normal, FASTCALL, nullptr},
+    {"uniform_float32", uniform_float32, FASTCALL, nullptr},
+    {"uniform_float64", uniform_float64, FASTCALL, nullptr},
+    {"seed", seed, FASTCALL, nullptr},
+};
+
+}  // namespace
+
+EXPORT void add_random_functions(Object* dictionary, Object*) { add(dictionary, methods); }
