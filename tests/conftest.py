@@ -1,4 +1,4 @@
-"""Tests side by side (`pytest -n 2`): each worker keeps to a core of its own, and its MindSpore waits without spinning."""
+"""Tests side by side (`pytest -n 2`): each worker keeps to a core of its own, and its MindSpore to one thread."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ def pytest_configure(config: pytest.Config) -> None:
             os.sched_setaffinity(0, {cores[int(worker["workerid"][2:]) % len(cores)]})
     elif getattr(config.option, "numprocesses", None):
         os.environ["OMP_NUM_THREADS"] = "1"
-        _preload(Path(__file__).with_name("yield.c"))
+        _preload(Path(__file__).with_name("one_core.cpp"))
 
 
 def _preload(source: Path) -> None:
     """Have processes started from now on use the library compiled from `source`; without a compiler they are slower."""
-    compiler = shutil.which("cc")
+    compiler = shutil.which("c++")
     if compiler is not None:
         library = Path(tempfile.mkdtemp(prefix="mindone_diffusers-tests-"), source.stem + ".so")
         subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
