@@ -39,6 +39,7 @@ def test_eager(name):
     check(name, ms_side.run(ms_side.build(CASES[name]), CASES[name]), 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].get("graph")])
 def test_graph_mode(name):
     check(name, ms_side.run(ms_side.build(CASES[name]).enable_graph_mode(), CASES[name]), 1e-4)

@@ -9,6 +9,8 @@ the kernels' own limits, so `problems` has those, from MindSpore's documentation
 """
 
 import collections
+import contextlib
+import gc
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -83,7 +85,7 @@ def lower(cell: ms.nn.Cell, *inputs: Any, core: str = "construct") -> Graph:
         exported.CopyFrom(model)
         del model.graph.parameter[:]  # or their values would be written
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _nothing_to_collect():
         ms.export(_Core(cell, core), *inputs, file_name=str(Path(folder, "cell.mindir")), file_format="MINDIR", custom_func=keep)
     operators = {primitive.name: primitive.op_type for primitive in exported.primitives}
     nodes: list[Node] = []
@@ -103,6 +105,16 @@ def lower(cell: ms.nn.Cell, *inputs: Any, core: str = "construct") -> Graph:
         if graph is exported.graph:
             output = values[graph.output[0].name]
     return Graph(nodes, output)
+
+
+@contextlib.contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """MindSpore has Python collect garbage before each compilation; within the context that looks at new objects only."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def count_operators(nodes: Iterable[Node]) -> dict[str, int]:

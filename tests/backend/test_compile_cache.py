@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mindone_diffusers import AutoencoderTiny, UNet2DConditionModel, nn
-from mindone_diffusers.backend import compile_cache
+from mindone_diffusers.backend import compile_cache, native
 from mindone_diffusers.backend.description import Indescribable, describe, digest
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,10 @@ def run(folder: Path, *models: tuple[int, int, int], **environment: str) -> tupl
 
     Returns the differences from eager mode, the names of the graphs in the store afterwards, and the error output.
     """
+    kernels = native.library()
+    if kernels is not None:  # built already
+        (folder / "mindone_diffusers").mkdir(mode=0o700, exist_ok=True)
+        shutil.copy(kernels, folder / "mindone_diffusers")
     variables = os.environ | {"XDG_CACHE_HOME": str(folder), "PYTHONPATH": str(ROOT)} | environment
     done = subprocess.run([sys.executable, "-c", PROCESS, json.dumps(models)], env=variables, capture_output=True, text=True, check=True)
     return json.loads(done.stdout), {file.stem for file in folder.glob("mindone_diffusers/graphs/*.mindir")}, done.stderr

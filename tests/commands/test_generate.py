@@ -16,7 +16,6 @@ from PIL import Image
 import mindone_diffusers
 from mindone_diffusers import AutoencoderTiny, DiffusionPipeline, Generator, bundled
 from mindone_diffusers.commands import generate, main
-from mindone_diffusers.core import logging
 from mindone_diffusers.schedulers.scheduling_utils import SchedulerMixin
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -34,10 +33,8 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> None:
-    """Every test has a working directory of its own; `generate` switches progress bars off where nobody sees them."""
+    """Every test has a working directory of its own."""
     monkeypatch.chdir(tmp_path)
-    yield
-    logging.enable_progress_bar()
 
 
 @pytest.fixture
