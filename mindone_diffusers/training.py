@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from . import nn
+from .backend.dropout import seed_dropout
 from .core import logging
 from .core.dtypes import to_mindspore_dtype
 from .core.errors import CheckpointError, ConfigError
@@ -52,6 +53,7 @@ class TrainStep:
         jit: compile; False runs eagerly, for debugging.
         jit_level: "O0" or "O1".
         data_parallel: average the gradients over the processes of `msrun` (after `mindspore.communication.init()`).
+        seed: dropout's masks in call N follow from this and N.
     """
 
     growth_interval = 2000
@@ -67,6 +69,7 @@ class TrainStep:
         jit: bool = True,
         jit_level: str = "O0",
         data_parallel: bool = False,
+        seed: int = 0,
     ):
         if gradient_accumulation_steps < 1:
             raise ConfigError(f"gradient_accumulation_steps is {gradient_accumulation_steps}; expected 1 or more")
@@ -74,6 +77,11 @@ class TrainStep:
         self.gradient_accumulation_steps, self.loss_scale = gradient_accumulation_steps, loss_scale
         self.calls = 0
         self._good = 0
+        self._seeds = (seed,)
+        if data_parallel:
+            from mindspore.communication import get_rank
+
+            self._seeds = seed, get_rank()
         self._buffers = GradientBuffers(loss, optimizer, max_grad_norm, data_parallel)
         self._step, self._backward, self._norm, self._update, self._clear = self._buffers.functions(jit_level if jit else None)
         self._one = ms.Tensor(1.0, ms.float32)
@@ -86,6 +94,7 @@ class TrainStep:
 
     def __call__(self, *batch: ms.Tensor) -> ms.Tensor:
         """Take one batch, and return its loss as a tensor, which is not waited for."""
+        seed_dropout(*self._seeds, self.calls)
         if self.gradient_accumulation_steps == 1 and self.loss_scale is None:
             self.calls += 1
             return self._step(self.optimizer.hyperparameters(), self._one, *batch)
@@ -396,6 +405,7 @@ def make_train_step(loss: nn.Module, arguments: argparse.Namespace, parameters: 
         gradient_accumulation_steps=arguments.gradient_accumulation_steps,
         loss_scale=2.0**15 if arguments.mixed_precision == "fp16" else None,
         data_parallel=arguments.distributed,
+        seed=arguments.seed,
     )
 
 

@@ -1,6 +1,6 @@
 """Cases on MindSpore."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mindspore as ms
@@ -33,3 +33,20 @@ def run(model, case: Mapping[str, Any], dtype=None) -> dict[str, dict[str, np.nd
         output = getattr(model, call)(**arguments)
         outputs[call] = harness.flatten_output(output, lambda tensor: tensor.astype(ms.float32).asnumpy())
     return outputs
+
+
+def count_host_reads(monkeypatch, counting: Callable[[], Any] = lambda: True) -> list[str]:
+    """A list that from now on gets the name of each way in which the host reads a tensor, while `counting()`."""
+    reads: list[str] = []
+
+    def patch(name: str, original: Callable) -> None:
+        def counted(self, *args, **kwargs):
+            if counting():
+                reads.append(name)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(ms.Tensor, name, counted)
+
+    for name in ("asnumpy", "numpy", "item", "tolist", "__bool__", "__int__", "__float__", "__index__"):
+        patch(name, getattr(ms.Tensor, name))
+    return reads

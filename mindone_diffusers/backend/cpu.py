@@ -9,6 +9,9 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from .common import attention_chunked, attention_math
+from .dropout import next_key
+
+_LOW = 0xFFFFFFFF
 
 # MindSpore's kernels round float16 between a product and its bias, and up to four times within an activation, a softmax or a layer norm
 # (which also makes those slower than a cast to float32 and back). PyTorch computes such an operation in float32 and rounds its result once.
@@ -130,7 +133,25 @@ def softmax(input, dim):
 
 
 def dropout(input, p):
-    return ops.dropout(input, p, True)
+    kept = kept_elements(input.size, next_key(), p).reshape(input.shape).astype(ms.float32)
+    return _like(_wide(input) * ops.stop_gradient(kept) * (1 / (1 - p)), input)
+
+
+@ops.constexpr
+def _least(p):
+    return int(float(np.float32(p)) * 2**32)  # as in C++, which gets p in float32
+
+
+def kept_elements(count, key, p):
+    """Which of so many elements dropout keeps: those whose place, mixed with the key's halves by C. Wellons' lowbias32, gives p or more."""
+    bits = ops.bitwise_and(ops.arange(0, count, 1, dtype=ms.int64) + key, _LOW)
+    bits = ops.bitwise_xor(bits, ops.bitwise_right_shift(bits, 16))
+    bits = ops.bitwise_and(bits * 0x7FEB352D, _LOW)
+    bits = ops.bitwise_xor(bits, ops.bitwise_right_shift(key, 32) & _LOW)
+    bits = ops.bitwise_xor(bits, ops.bitwise_right_shift(bits, 15))
+    bits = ops.bitwise_and(bits * 0x846CA68B, _LOW)
+    bits = ops.bitwise_xor(bits, ops.bitwise_right_shift(bits, 16))
+    return bits >= _least(p)
 
 
 def embedding(input, weight):

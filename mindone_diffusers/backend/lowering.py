@@ -35,7 +35,8 @@ from .ascend_operators import (
 # Operators that need no kernel.
 FRONT_END = ("Depend", "Load", "MakeTuple", "TupleGetItem", "UpdateState")
 COPY = "TensorMove"
-"""A copy that MindSpore puts into graphs itself, of weights that are read twice around a view; it has no documentation."""
+"""A copy that MindSpore puts into graphs itself, of a weight that is read again after a view (a `chunk`, a `split`); it has no
+documentation."""
 _FUSED = {limits.operator: limits for limits in FUSED_ATTENTION.values()}
 FUSED_OPERATORS = tuple(_FUSED)
 
@@ -151,12 +152,12 @@ def problems(nodes: Iterable[Node]) -> list[str]:
 
 
 def remarks(nodes: Iterable[Node]) -> list[str]:
-    """What is not documented but known to run (`BFLOAT16_UNDOCUMENTED`), and MindSpore's own copies."""
+    """What is not documented but known to run (`BFLOAT16_UNDOCUMENTED`), and copies that MindSpore puts in."""
     nodes = list(nodes)
     used = {node.operator for node in nodes if any(tensor.dtype == "bfloat16" for tensor in tensors(node.inputs))}
     found = [f"{name} in bfloat16: MindSpore's documentation leaves it out" for name in BFLOAT16_UNDOCUMENTED if name in used]
     copies = sum(node.operator == COPY for node in nodes)
-    return [*found, f"{copies} copies of weights that MindSpore puts in itself ({COPY})"] if copies else found
+    return [*found, f"{copies} copies of weights that are read again after a view ({COPY}, which MindSpore puts in)"] if copies else found
 
 
 def _operator(node: Node) -> Iterator[str]:

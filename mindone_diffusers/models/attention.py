@@ -800,3 +800,10 @@ class BasicTransformerBlock(nn.Module):
             normed = normed * (1 + mlp_scale) + mlp_shift
         output = self.ff(normed)
         return hidden_states + (output if mlp_gate is None else mlp_gate * output)
+
+
+def transformer_blocks(config: Mapping[str, Any], **others: Any) -> nn.ModuleList:
+    """`num_layers` blocks, with what a model's config says of them, but for `others`."""
+    named = {name: config[name] for name in inspect.signature(BasicTransformerBlock.__init__).parameters if name in config}
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return nn.ModuleList([BasicTransformerBlock(width, **named | others) for _ in range(config["num_layers"])])

@@ -122,7 +122,7 @@ def audit(
 
     Raises:
         CheckpointError: there is no such folder or repository, or it holds neither a pipeline nor a model.
-        ConfigError: a tokenizer or processor that cannot be made up.
+        ConfigError: a tokenizer, a processor or a model's input that cannot be made up; a size for what has one only.
     """
     folder = hub.resolve_snapshot(path, allow_patterns=["*.json", "*.txt", "*.model"])
     auditor = Auditor(dtype_name(dtype), graphs)
@@ -277,6 +277,8 @@ def _model_class(folder: Path) -> type[ModelMixin]:
     """The class of a model's folder: what its config names, in PyTorch diffusers' way or in transformers'."""
     config = json.loads((folder / hub.CONFIG_NAME).read_text())
     name = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    if name is None:
+        raise CheckpointError(f"{folder / hub.CONFIG_NAME} names no class of a model, neither as _class_name nor as architectures")
     return component_class("diffusers" if "_class_name" in config else "transformers", name)
 
 
@@ -298,6 +300,8 @@ def _generate(pipe: DiffusionPipeline, height: int | None, width: int | None, ba
     """Call a pipeline with a prompt, black images and white masks, as far as it takes them."""
     from PIL import Image
 
+    if (height or width) and not {"height", "image"} & inspect.signature(pipe.__call__).parameters.keys():
+        raise ConfigError(f"the pictures of a {type(pipe).__name__} have the size of its model: leave the size out")
     denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     size = denoiser.config.sample_size
     size = (size, size) if isinstance(size, int) else size
@@ -348,16 +352,28 @@ def _model_calls(model: ModelMixin, height: int | None, width: int | None, batch
     sides = side if isinstance(side, (list, tuple)) else (side, side)
     latent = (height // 8 if height else sides[0], width // 8 if width else sides[1])
     context = config.get("cross_attention_dim") or config.get("embedding_dim")
+    enlarged = 2 ** (len(config.get("conditioning_embedding_out_channels") or (0,)) - 1)
+    sample = config.get("in_channels"), *latent
     shapes = {
-        "sample": (config.get("in_channels"), *latent), "controlnet_cond": (3, 8 * latent[0], 8 * latent[1]),
+        "sample": sample, "controlnet_cond": (3, enlarged * latent[0], enlarged * latent[1]),
         "encoder_hidden_states": (77, context[0] if isinstance(context, (list, tuple)) else context),
         "x": (config.get("in_channels"), height or 512, width or 512), "pixel_values": (config.get("num_channels", 3), *sides),
-        "hidden_states": (config.get("embedding_dim"),), "proj_embedding": (config.get("embedding_dim"),),
+        "hidden_states": (config["embedding_dim"],) if "embedding_dim" in config else sample,
+        "proj_embedding": (config.get("embedding_dim"),),
     }  # fmt: skip
+    if (height or width) and not any(len(shapes.get(name, ())) == 3 and name != "pixel_values" for name in parameters):
+        raise ConfigError(f"a {type(model).__name__} takes no pictures, or of one size only: leave the size out")
     tokens = np.zeros((batch, config.get("max_position_embeddings", 77)), np.int64)
     given = {"timestep": 1, "conditioning_scale": 1.0, "input_ids": tokens}
+    if config.get("class_embed_type") in ("projection", "simple_projection"):
+        given["class_labels"] = zeros(config.projection_class_embeddings_input_dim)
+    elif config.get("class_embed_type") or config.get("num_class_embeds") or config.get("num_embeds_ada_norm"):
+        given["class_labels"] = Tensor(np.zeros(batch, np.int32))
     given |= {name: zeros(*shapes[name]) for name in parameters if name in shapes}
     if config.get("addition_embed_type") == "text_time":
         texts = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         given["added_cond_kwargs"] = {"text_embeds": zeros(texts), "time_ids": zeros(6)}
+    unknown = [name for name, parameter in parameters.items() if parameter.default is parameter.empty and name not in given]
+    if unknown:
+        raise ConfigError(f"a {type(model).__name__} needs {' and '.join(unknown)}, which only its pipeline makes: audit that")
     yield model, {name: given[name] for name in parameters if name in given}

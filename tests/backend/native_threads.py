@@ -27,6 +27,7 @@ CASES = {
     "stride": ([(2, 160, 33, 32), (160, 160, 3, 3), (160,)], conv(stride=(2, 2))),
     "group norm": ([(2, 320, 64, 64), (320,), (320,)], lambda x, w, b: table.group_norm(x, 32, w, b, 1e-5)),
     "layer norm": ([(2, 1024, 640), (640,), (640,)], lambda x, w, b: table.layer_norm(x, (640,), w, b, 1e-5)),
+    "dropout": ([(2, 1024, 640)], lambda x: table.dropout(x, 0.3)),
     "geglu": ([(2, 1024, 640)], table.geglu),
     "gelu": ([(2, 1024, 640)], lambda x: table.gelu(x, "none")),
     "silu": ([(2, 1024, 640)], table.silu),

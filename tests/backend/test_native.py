@@ -11,6 +11,7 @@ import pytest
 from mindspore import Tensor
 
 from mindone_diffusers.backend import cpu, graph, native
+from mindone_diffusers.backend.dropout import seed_dropout
 
 pytestmark = pytest.mark.skipif(
     ms.get_context("device_target") != "CPU" or not native.available(),
@@ -342,11 +343,35 @@ def test_group_norm_of_a_large_offset(kernels):
     assert np.abs(output.asnumpy() - exact).max() < 1e-3  # the input's own rounding: 1000 * 2^-24 = 6e-5
 
 
+def test_dropout_is_the_same_without_the_kernel(kernels):
+    """Eagerly and in a graph, with its gradient: the mask is a hash of what was seeded and of the elements' places."""
+    values, drawn = normal(3, 7, 2001), []
+
+    def dropping(table):
+        def drop(x):
+            return table.dropout(table.dropout(x, 0.1), 0.6)
+
+        return drop
+
+    for drop in (dropping(kernels), dropping(cpu)):
+        for function in (drop, ms.jit(drop), ms.grad(drop), ms.jit(ms.grad(drop))):
+            seed_dropout(3, 4)
+            drawn.append([function(values).asnumpy().copy() for _ in range(2)])
+    masks = [[array != 0 for array in pair] for pair in drawn]
+    assert all(np.array_equal(*pair) for other in masks[1:] for pair in zip(masks[0], other))
+    for (output, _), (gradient, _) in zip(drawn[:2] + drawn[4:6], drawn[2:4] + drawn[6:]):
+        np.testing.assert_allclose(output, masks[0][0] * values.asnumpy() / (0.9 * 0.4), 1e-6)
+        np.testing.assert_allclose(gradient, masks[0][0] / (0.9 * 0.4), 1e-6)
+    first, second = (mask.ravel() for mask in masks[0])
+    assert abs(first.mean() - 0.9 * 0.4) < 0.01 and abs(np.corrcoef(first, second)[0, 1]) < 0.02
+
+
 def test_other_dtypes_go_to_mindspore(kernels):
     half = normal(2, 8, 4).astype(ms.float16)
     weight = normal(8, seed=1).astype(ms.float16)
     assert kernels.silu(half).dtype == ms.float16
     assert kernels.gelu(half, "none").dtype == ms.float16
+    assert kernels.dropout(half, 0.5).dtype == ms.float16
     assert kernels.group_norm(half, 2, weight, weight, 1e-5).dtype == ms.float16
     rows, square = normal(64, 128).astype(ms.float16), normal(128, 128).astype(ms.float16)
     assert kernels.linear(rows, square, None).dtype == ms.float16
@@ -490,7 +515,7 @@ def test_threads_change_nothing():
         done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": threads}, capture_output=True, text=True, check=True)
         first, *printed[threads] = done.stdout.splitlines()
         assert first == f"threads {threads}"
-    assert len(printed["1"]) == 14 and printed["1"] == printed["3"]
+    assert len(printed["1"]) == 15 and printed["1"] == printed["3"]
 
 
 def test_mindspore_does_not_choose_the_threads(monkeypatch):

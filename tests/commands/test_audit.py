@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mindone_diffusers.commands import main
+from tests.pipelines.test_ascend_audit import PIPELINES
 from tools.config_folders import write_configs
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +56,66 @@ def test_a_model_with_heads_too_large_for_fused_attention(tmp_path):
     assert done.stderr.splitlines()[-1] == "mindone-diffusers: error: Ascend would not run this as it is, for 1 reasons"
 
 
+def test_a_batch_of_pictures_that_are_no_squares(tmp_path):
+    name = "StableDiffusionControlNetImg2ImgPipeline"
+    done = audit(write_configs(tmp_path, name, PIPELINES[name]), "--steps", 2, "--batch", 3, "--size", "80x48", "--dtype", "float32")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {line.split()[0]: (line.split()[1], line.split()[-1]) for line in done.stdout.splitlines()[1:6]}
+    assert rows == {
+        "text_encoder": ("2", "3x77"), "vae.encode": ("1", "3x3x48x80"), "controlnet": ("2", "6x4x24x40"), "unet": ("2", "6x4x24x40"),
+        "vae.decode": ("1", "3x4x24x40"),
+    }  # fmt: skip
+    assert all(", float32, " in line and " 0 of " in line for line in done.stdout.splitlines()[1:6])
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "part", "inputs"),
+    [
+        ("DiTPipeline", "transformer", [[2, 4, 8, 8], [2], [2]]),
+        ("StableDiffusionControlNetPipeline", "controlnet", [[2, 4, 64, 64], [2], [2, 77, 32], [2, 3, 128, 128]]),
+        ("StableDiffusionUpscalePipeline", "unet", [[2, 7, 16, 16], [2], [2, 77, 32], [2]]),
+        ("StableUnCLIPImg2ImgPipeline", "unet", [[2, 4, 16, 16], [2], [2, 77, 32], [2, 64]]),
+    ],
+)
+def test_a_model_alone(tmp_path, pipeline, part, inputs):
+    folder = write_configs(tmp_path, pipeline, {part: PIPELINES[pipeline][part]})
+    done = audit(folder / part, "--batch", 2, "--json", tmp_path / "facts.json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (facts,) = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["inputs"][:4] == inputs and facts["fused_attentions"] == facts["attention_layers"] > 0
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "part", "words", "message"),
+    [
+        ("DDIMPipeline", "", ["--size", "64"], "the pictures of a DDIMPipeline have the size of its model: leave the size out"),
+        ("DiTPipeline", "", ["--size", "64"], "the pictures of a DiTPipeline have the size of its model: leave the size out"),
+        ("StableDiffusionPipeline", "text_encoder", ["--size", "64"], "a CLIPTextModel takes no pictures, or of one size only"),
+        (
+            "StableDiffusionXLControlNetUnionPipeline",
+            "controlnet",
+            [],
+            "needs control_type and control_type_idx, which only its pipeline makes",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for(capsys, tmp_path, pipeline, part, words, message):
+    folder = write_configs(tmp_path, pipeline, PIPELINES[pipeline])
+    assert main(["audit", str(folder / part), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_no_model(capsys, tmp_path):
     assert main(["audit", str(tmp_path / "nowhere")]) == 1
     assert f"there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
     assert main(["audit", str(tmp_path)]) == 1
     assert "it is no pipeline and no model" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["audit", str(tmp_path)]) == 1
+    assert "config.json names no class of a model" in capsys.readouterr().err
+    (tmp_path / "model_index.json").write_text('{"_class_name": "NoPipeline"}')
+    assert main(["audit", str(tmp_path)]) == 1
+    assert "the pipeline class 'NoPipeline' is not one this library has" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--steps", "0"], ["--size", "63"], ["--dtype", "float64"]])

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import mindone_diffusers
+from mindone_diffusers.backend.lowering import COPY
 from mindone_diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from tests.cases.dpt import CASES as DPT
 from tools.config_folders import Component, write_configs
@@ -252,6 +253,7 @@ def test_pipeline(name, results, baseline):
         assert result["fused"] == result["layers"], core
         assert result.get("same in bfloat16", True), f"{core}: in bfloat16 the graph differs by more than the dtype"
         now, before = result["operators"], baseline[name][core]
+        assert COPY not in now, f"{core}: weights are read again after a view"
         more = {name: f"{before.get(name, 0)} -> {count}" for name, count in now.items() if count > before.get(name, 0)}
         assert sum(now.values()) <= sum(before.values()), f"{core}: more operators than the baseline, see this file's top: {more}"
 

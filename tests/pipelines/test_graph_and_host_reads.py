@@ -15,13 +15,13 @@ from mindone_diffusers import (
     StableDiffusionPipeline,
 )
 from mindone_diffusers.backend import graph
+from tests.ms_side import count_host_reads
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 SCHEDULERS = (
     DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DPMSolverMultistepScheduler,
     LMSDiscreteScheduler, HeunDiscreteScheduler,
 )  # fmt: skip
-HOST_READS = ("asnumpy", "numpy", "item", "tolist", "__bool__", "__int__", "__float__", "__index__")
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +62,8 @@ def test_one_unet_compilation_over_steps_calls_schedulers_and_guidance(pipe):
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_no_host_read_inside_the_loop(pipe, scheduler, monkeypatch):
     monkeypatch.setattr("mindone_diffusers.schedulers.arrays.tensors_are_arrays", lambda: False)  # as on an NPU
-    reads, inside = [], []
-
-    def count(name, original):
-        def counted(self, *args, **kwargs):
-            if inside:
-                reads.append(name)
-            return original(self, *args, **kwargs)
-
-        return counted
-
-    for name in HOST_READS:
-        monkeypatch.setattr(ms.Tensor, name, count(name, getattr(ms.Tensor, name)))
+    inside = []
+    reads = count_host_reads(monkeypatch, lambda: inside)
     original = pipe.scheduler
     pipe.scheduler = scheduler.from_config(original.config)
 

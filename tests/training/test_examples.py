@@ -19,7 +19,7 @@ from tests.tiny_checkpoint import write_tiny_checkpoint
 ROOT = Path(__file__).parents[2]
 UNET = {
     "_class_name": "UNet2DModel", "block_out_channels": [8, 8], "norm_num_groups": 4, "layers_per_block": 1, "add_attention": False,
-    "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2,
+    "down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "dropout": 0.1,
 }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_text_to_image_killed_and_resumed(tmp_path) -> None:
     model, images = write_tiny_checkpoint(tmp_path / "model"), tmp_path / "images"
     unet = UNet2DConditionModel(  # three compilations of its gradients: as few blocks as there can be
         sample_size=4, block_out_channels=(32,), layers_per_block=1, cross_attention_dim=32, attention_head_dim=8, mid_block_type=None,
-        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("UpBlock2D",),
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("UpBlock2D",), dropout=0.1,
     )  # fmt: skip
     unet.fill_parameters(0)
     unet.save_pretrained(model / "unet")

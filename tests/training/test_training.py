@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import json
 
 import mindspore as ms
@@ -131,6 +132,43 @@ def test_scale_grows_after_good_steps() -> None:
     step.growth_interval = 2
     run(step, data(4))
     assert step.loss_scale == 32.0
+
+
+class Dropping(Quadratic):
+    """The same behind two layers of dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.ModuleList([nn.Dropout(0.25), nn.Dropout(0.5)])
+
+    def construct(self, x, y):
+        for layer in self.drop:
+            x = layer(x)
+        return Quadratic.construct(self, x, y)
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}, {"jit": False}])
+def test_dropout_is_a_function_of_the_step(options: dict) -> None:
+    from mindone_diffusers.backend import graph
+
+    def new(seed: int = 5) -> TrainStep:
+        net = Dropping()
+        return TrainStep(net, AdamW(net.trainable_params(), lr=0.1), seed=seed, **options)
+
+    batches = data(1, rows=64) * 8  # the same batch: what differs is the masks
+    straight = new()
+    losses = run(straight, batches[:4])
+    state, compiled = copy.deepcopy(straight.state_dict()), graph.compilations()  # arrays that share the weights' memory
+    losses += run(straight, batches[4:])
+    assert graph.compilations() == compiled and len({*losses}) == 8
+
+    resumed = new()
+    run(resumed, batches[:2])  # other masks were drawn since
+    resumed.load_state_dict(state)
+    assert run(resumed, batches[4:]) == losses[4:]
+    for name, value in straight.state_dict().items():
+        np.testing.assert_array_equal(resumed.state_dict()[name], value)
+    assert run(new(), batches[:1]) == losses[:1] != run(new(seed=6), batches[:1])
 
 
 def test_scaled_loss_changes_nothing() -> None:

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread", "-Wno-psabi")
 
 # The entries of the CPU table that have a kernel.
-NAMES = ("attention", "conv2d", "geglu", "gelu", "group_norm", "interpolate_nearest", "layer_norm", "linear", "silu")
+NAMES = ("attention", "conv2d", "dropout", "geglu", "gelu", "group_norm", "interpolate_nearest", "layer_norm", "linear", "silu")
 
 logger = get_logger(__name__)
 

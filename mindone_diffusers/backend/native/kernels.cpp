@@ -157,6 +157,26 @@ KERNEL(SiluGrad) { return map_gradient(params, elements(shapes[0], ranks[0]), si
 
 KERNEL(GeluGrad) { return map_gradient(params, elements(shapes[0], ranks[0]), gelu_slope); }
 
+// (input, key (1) of 64 bits, p, scale) -> as input: `cpu.kept_elements` times the scale. The gradient is the same of the gradient.
+KERNEL(Dropout) {
+  const float* input = (const float*)params[0];
+  const uint64_t key = *(const uint64_t*)params[1], least = (uint64_t)((double)*(const float*)params[2] * 4294967296.0);
+  const float scale = *(const float*)params[3];
+  float* output = (float*)params[4];
+  const uint32_t low = (uint32_t)key, high = (uint32_t)(key >> 32);
+  const int64_t size = elements(shapes[0], ranks[0]), length = 16384;
+  parallel(pieces(size, length), length, [=](int64_t part) {
+    const int64_t start = part * length, end = std::min(size, start + length);
+    for (int64_t i = start; i < end; i++) {
+      uint32_t bits = (uint32_t)i + low;
+      bits = (bits ^ (bits >> 16)) * 0x7feb352du ^ high;
+      bits = (bits ^ (bits >> 15)) * 0x846ca68bu;
+      output[i] = (bits ^ (bits >> 16)) >= least ? input[i] * scale : 0.0f;
+    }
+  });
+  return 0;
+}
+
 // (input (..., 2C)) -> (..., C)
 KERNEL(Geglu) {
   const float* input = (const float*)params[0];

@@ -9,6 +9,7 @@ from mindspore import Tensor, ops
 
 from .. import cpu
 from ..common import additive_mask
+from ..dropout import next_key
 from . import library
 
 _grad = ops.GradOperation(get_all=True, sens_param=True)
@@ -89,6 +90,20 @@ def gelu(input: Tensor, approximate: str) -> Tensor:
 
 def geglu(input: Tensor) -> Tensor:
     return _geglu(input) if input.dtype == ms.float32 else cpu.geglu(input)
+
+
+# Dropout
+
+
+def _dropout_bprop(input, key, p, scale, out, dout):
+    return _dropout(dout, key, p, scale), ops.zeros_like(key), 0.0, 0.0
+
+
+_dropout = _kernel("Dropout", _first, _dropout_bprop)
+
+
+def dropout(input: Tensor, p: float) -> Tensor:
+    return _dropout(input, next_key(), float(p), 1 / (1 - p)) if input.dtype == ms.float32 else cpu.dropout(input, p)
 
 
 # Normalisation

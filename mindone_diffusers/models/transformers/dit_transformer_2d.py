@@ -8,7 +8,7 @@ from ... import nn
 from ...core.configuration import ConfigMixin, register_to_config
 from ...core.errors import UnsupportedError
 from ...nn import functional as F
-from ..attention import AttentionMixin, BasicTransformerBlock
+from ..attention import AttentionMixin, transformer_blocks
 from ..cache_utils import BlockCacheMixin
 from ..embeddings import PatchEmbed
 from ..inputs import cast, mutable, timesteps
@@ -64,23 +64,7 @@ class DiTTransformer2DModel(BlockCacheMixin, AttentionMixin, ConfigMixin):
         self.out_channels = in_channels if out_channels is None else out_channels
         self.patch_size, self.num_blocks = patch_size, num_layers
         self.pos_embed = PatchEmbed(sample_size, patch_size, in_channels, width)
-        blocks = [
-            BasicTransformerBlock(
-                width,
-                num_attention_heads,
-                attention_head_dim,
-                dropout=dropout,
-                activation_fn=activation_fn,
-                num_embeds_ada_norm=num_embeds_ada_norm,
-                attention_bias=attention_bias,
-                upcast_attention=upcast_attention,
-                norm_type=norm_type,
-                norm_elementwise_affine=norm_elementwise_affine,
-                norm_eps=norm_eps,
-            )
-            for _ in range(num_layers)
-        ]
-        self.transformer_blocks = nn.ModuleList(blocks)
+        self.transformer_blocks = transformer_blocks(self.config)
         self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.proj_out_1 = nn.Linear(width, 2 * width)
         self.proj_out_2 = nn.Linear(width, patch_size * patch_size * self.out_channels)
@@ -131,11 +115,13 @@ class DiTTransformer2DModel(BlockCacheMixin, AttentionMixin, ConfigMixin):
         self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor, cross_attention_kwargs: dict[str, Any] | None
     ) -> tuple[tuple[Tensor], tuple]:
         """See `BlockCacheMixin`: the states are the tokens alone."""
-        return (self.pos_embed(hidden_states),), (timestep, class_labels, cross_attention_kwargs)
+        # Here and not where it is needed: MindSpore copies weights that are read again after a view.
+        embedding = self.transformer_blocks[0].norm1.emb(timestep, class_labels, hidden_states.dtype)
+        return (self.pos_embed(hidden_states),), (timestep, class_labels, cross_attention_kwargs, embedding)
 
     def run_blocks(self, states: tuple[Tensor], conditions: tuple, start: int, stop: int) -> tuple[Tensor]:
         tokens = states[0]
-        timestep, class_labels, kwargs = conditions
+        timestep, class_labels, kwargs, _ = conditions
         for i in range(start, stop):
             tokens = self.transformer_blocks[i](
                 tokens, timestep=timestep, cross_attention_kwargs=kwargs, class_labels=class_labels
@@ -144,8 +130,7 @@ class DiTTransformer2DModel(BlockCacheMixin, AttentionMixin, ConfigMixin):
 
     def after_blocks(self, states: tuple[Tensor], conditions: tuple) -> Tensor:
         tokens = states[0]
-        embedding = self.transformer_blocks[0].norm1.emb(conditions[0], conditions[1], tokens.dtype)
-        shift, scale = F.chunk(self.proj_out_1(F.silu(embedding)).expand_dims(1), 2, 2)
+        shift, scale = F.chunk(self.proj_out_1(F.silu(conditions[3])).expand_dims(1), 2, 2)
         tokens = self.norm_out(tokens) * (1 + scale) + shift
         patches = self.proj_out_2(tokens)
         side, size, channels = int(patches.shape[1] ** 0.5), self.patch_size, self.out_channels

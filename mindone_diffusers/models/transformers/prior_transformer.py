@@ -10,7 +10,7 @@ from ...core.configuration import ConfigMixin, register_to_config
 from ...core.errors import ConfigError
 from ...core.outputs import BaseOutput
 from ...nn import functional as F
-from ..attention import AttentionMixin, BasicTransformerBlock
+from ..attention import AttentionMixin, transformer_blocks
 from ..embeddings import TimestepEmbedding, Timesteps
 from ..inputs import cast, timesteps
 from ..modeling_utils import ModelMixin
@@ -86,9 +86,7 @@ class PriorTransformer(ModelMixin, AttentionMixin, ConfigMixin):
         self.encoder_hidden_states_proj = None if encoder_hid_proj_type is None else nn.Linear(embedding_dim, width)
         self.positional_embedding = nn.Parameter((1, positions, width))
         self.prd_embedding = None if added_emb_type is None else nn.Parameter((1, 1, width))
-        block = {"dropout": dropout, "activation_fn": "gelu", "attention_bias": True}
-        blocks = [BasicTransformerBlock(width, num_attention_heads, attention_head_dim, **block) for _ in range(num_layers)]
-        self.transformer_blocks = nn.ModuleList(blocks)
+        self.transformer_blocks = transformer_blocks(self.config, activation_fn="gelu", attention_bias=True)
         self.norm_in = None if norm_in_type is None else nn.LayerNorm(width)
         self.norm_out = nn.LayerNorm(width)
         self.proj_to_clip_embeddings = nn.Linear(width, clip_embed_dim)

@@ -9,7 +9,7 @@ from ... import nn
 from ...core.configuration import ConfigMixin, register_to_config
 from ...core.errors import ConfigError, UnsupportedError
 from ...core.outputs import BaseOutput
-from ..attention import BasicTransformerBlock
+from ..attention import transformer_blocks
 from ..modeling_utils import ModelMixin
 
 
@@ -82,27 +82,7 @@ class Transformer2DModel(ModelMixin, ConfigMixin):
         self.use_linear_projection = use_linear_projection
         self.norm = nn.GroupNorm(norm_num_groups, in_channels, 1e-6)
         self.proj_in = nn.Linear(in_channels, width) if use_linear_projection else nn.Conv2d(in_channels, width, 1)
-        blocks = [
-            BasicTransformerBlock(
-                width,
-                num_attention_heads,
-                attention_head_dim,
-                dropout=dropout,
-                cross_attention_dim=cross_attention_dim,
-                activation_fn=activation_fn,
-                num_embeds_ada_norm=num_embeds_ada_norm,
-                attention_bias=attention_bias,
-                only_cross_attention=only_cross_attention,
-                double_self_attention=double_self_attention,
-                upcast_attention=upcast_attention,
-                norm_type=norm_type,
-                norm_elementwise_affine=norm_elementwise_affine,
-                norm_eps=norm_eps,
-                attention_type=attention_type,
-            )
-            for _ in range(num_layers)
-        ]
-        self.transformer_blocks = nn.ModuleList(blocks)
+        self.transformer_blocks = transformer_blocks(self.config, norm_type=norm_type)
         self.proj_out = nn.Linear(width, out_channels) if use_linear_projection else nn.Conv2d(width, out_channels, 1)
 
     def __call__(

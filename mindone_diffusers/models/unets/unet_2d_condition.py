@@ -302,39 +302,17 @@ class UNet2DConditionModel(CacheMixin, ConditionedModel):
         down_intrablock_additional_residuals: tuple[Tensor, ...] | None = None,
         encoder_attention_mask: Tensor | None = None,
         return_dict: bool = False,
-    ) -> tuple[Tensor]:
-        output, _ = self.denoise(
-            None, 0, sample, timestep, encoder_hidden_states, class_labels, timestep_cond, attention_mask, cross_attention_kwargs,
-            added_cond_kwargs, down_block_additional_residuals, mid_block_additional_residual, down_intrablock_additional_residuals,
-            encoder_attention_mask,
-        )  # fmt: skip
-        return (output,)
-
-    def denoise(
-        self,
-        deep: Tensor | None,
-        outer: int,
-        sample: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor | None,
-        class_labels: Tensor | None = None,
-        timestep_cond: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
-        added_cond_kwargs: dict[str, Tensor] | None = None,
-        down_block_additional_residuals: tuple[Tensor, ...] | None = None,
-        mid_block_additional_residual: Tensor | None = None,
-        down_intrablock_additional_residuals: tuple[Tensor, ...] | None = None,
-        encoder_attention_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """`construct`, in two parts for caches: the outer stages of the way down and up, and the deep ones between them.
+        deep: Tensor | None = None,
+        outer: int = 0,
+    ) -> tuple[Tensor, ...]:
+        """The prediction; with `outer`, for caches, in two parts: the outer stages of the way down and up, and the deep ones between them.
 
         Args:
             deep: what the deep stages give to the outer ones; None to compute it.
             outer: how many stages are outer ones.
 
         Returns:
-            The output, and what the deep stages gave.
+            The output, and, if there are outer stages, what the deep ones gave.
         """
         dtype = sample.dtype
         attention_mask = additive_mask(attention_mask, dtype)
@@ -408,7 +386,12 @@ class UNet2DConditionModel(CacheMixin, ConditionedModel):
             )
         if self.conv_norm_out is not None:
             sample = self.conv_act(self.conv_norm_out(sample))
-        return self.conv_out(sample), sample if deep is None else deep
+        output = self.conv_out(sample)
+        return (output,) if outer == 0 else (output, deep)
+
+    def denoise(self, deep: Tensor | None, outer: int, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """`construct` of these inputs, in two parts."""
+        return self.construct(*inputs, deep=deep, outer=outer)
 
     def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
         """FreeU (arXiv:2309.11497) from now on, where the first two stages of the way up are `UpBlock2D` or `CrossAttnUpBlock2D`; see
