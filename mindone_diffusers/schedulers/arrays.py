@@ -10,8 +10,8 @@ from typing import Any
 import mindspore
 import numpy as np
 from mindspore import Tensor
-from mindspore.common.api import _pynative_executor
 
+from ..backend.graph import is_differentiating
 from ..backend.native import arrays as native
 from ..backend.table import table
 from ..core.errors import ShapeError, UnsupportedError
@@ -25,7 +25,7 @@ Array = Any
 
 def tensors_are_arrays() -> bool:
     """Whether tensors lie in the host's memory, and no gradient is wanted of what is done with them."""
-    return table.name == "cpu" and not _pynative_executor.grad_flag()
+    return table.name == "cpu" and not is_differentiating()
 
 
 def numpy_on_cpu(method: Callable) -> Callable:
