@@ -303,11 +303,11 @@ class UNet2DConditionModel(CacheMixin, ConditionedModel):
         encoder_attention_mask: Tensor | None = None,
         return_dict: bool = False,
     ) -> tuple[Tensor]:
-        output, _ = self.denoise(
+        output = self.denoise(
             None, 0, sample, timestep, encoder_hidden_states, class_labels, timestep_cond, attention_mask, cross_attention_kwargs,
             added_cond_kwargs, down_block_additional_residuals, mid_block_additional_residual, down_intrablock_additional_residuals,
             encoder_attention_mask,
-        )  # fmt: skip
+        )[0]  # fmt: skip
         return (output,)
 
     def denoise(
