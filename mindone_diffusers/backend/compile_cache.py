@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import mindspore as ms
-from mindspore.common import api
 
 from ..core.files import replaced_file
 from ..core.logging import get_logger
 from . import attention, graph, native
 from .description import PACKAGE, Indescribable, describe, describe_arguments, digest
 from .device import device_target
+from .graph import api
 from .shared_blocks import shared_blocks
 from .table import table
 
@@ -57,7 +57,7 @@ class KeptGraphs:
         self._known: set[str | None] = set()
 
     def __call__(self, *args: Any) -> Any:
-        if graph.differentiates():
+        if graph.is_differentiating():
             return self._compiled(*args)
         try:
             signature = describe_arguments(args)

@@ -1,14 +1,20 @@
 """Graph mode: `mindspore.jit` of a cell's methods, counting compilations and forgetting stale ones."""
 
 import contextlib
+import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import mindspore as ms
-from mindspore.common import api
 
 from ..core.errors import UnsupportedError
+
+api = importlib.import_module(ms.jit.__module__)
+"""MindSpore's own: `mindspore.common.api`, and `mindspore.graph.api` since 2.9, where the old name is a copy that warns."""
+
+is_differentiating: Callable[[], bool] = api._pynative_executor._executor.grad_flag
+"""Whether what is computed now will be differentiated."""
 
 
 def in_global_graph_mode() -> bool:
@@ -25,11 +31,6 @@ def eager() -> Iterator[None]:
         yield
     finally:
         ms.set_context(mode=mode)
-
-
-def differentiates() -> bool:
-    """Whether what is computed now will be differentiated."""
-    return api._pynative_executor.grad_flag()
 
 
 def check_options(jit_level: str, options: Mapping[str, Any]) -> None:

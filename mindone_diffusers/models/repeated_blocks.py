@@ -18,7 +18,7 @@ class CompiledBlock:
     compiled_block: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if graph.differentiates():
+        if graph.is_differentiating():
             return super().__call__(*args, **kwargs)
         arguments = inspect.signature(self.construct).bind(*args, **kwargs)
         arguments.apply_defaults()

@@ -8,8 +8,8 @@ from typing import Any
 import mindspore
 import numpy as np
 from mindspore import Tensor
-from mindspore.common.api import _pynative_executor
 
+from ..backend.graph import is_differentiating
 from ..backend.native import arrays as native
 from ..backend.table import table
 from ..core.errors import ShapeError, UnsupportedError
@@ -25,10 +25,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 def tensors_are_arrays() -> bool:
     """Whether tensors lie in the host's memory, and no gradient is wanted of what is done with them."""
-    return table.name == "cpu" and not _differentiating()
-
-
-_differentiating = _pynative_executor._executor.grad_flag
+    return table.name == "cpu" and not is_differentiating()
 
 
 def numpy_on_cpu(method: Callable) -> Callable:

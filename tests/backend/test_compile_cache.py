@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PROCESS = """
 import json, sys
 import mindspore as ms, numpy as np
-from mindone_diffusers import AutoencoderTiny
+from mindone_diffusers import DDIMScheduler, AutoencoderTiny  # first what might give the cache a copy of MindSpore's module
 
 results = []
 for activation, seed, size in json.loads(sys.argv[1]):
