@@ -67,7 +67,7 @@ struct FlashAttention {
         for (int64_t k = 0; k < count; k += 2 * kLanes) {
           const float* panel = keys_packed + (start + k) * size;
           const int64_t panel_keys = std::min<int64_t>(2 * kLanes, padded_keys() - start - k);
-          multiply_panel<1, kRows, false>(left + group * size, panel, panel_keys, size, scores + k, kKeys);
+          multiply_panel<1, 1, kRows, false>(left + group * size, panel, panel_keys, size, scores + k, kKeys);
         }
         float factors[kRows];
         for (int64_t i = 0; i < kRows; i++) {
@@ -81,7 +81,7 @@ struct FlashAttention {
           panel_columns = panel_width(column, value_size, 3);
           const float* panel = values_packed + column * keys + start * panel_columns;
           float* to = result + group * width + column;
-          multiply_panel<kKeys, 1, true>(scores, panel, panel_columns, count, to, width, factors);
+          multiply_panel<1, kKeys, 1, true>(scores, panel, panel_columns, count, to, width, factors);
         }
       }
     }

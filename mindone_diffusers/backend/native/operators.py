@@ -152,6 +152,12 @@ def layer_norm(input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor 
 # Products
 
 
+def _takes(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the dtypes are those of the kernels of products and convolutions."""
+    floats = input.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
+    return floats and (weight.dtype == ms.float32 or weight.dtype == ms.bfloat16)
+
+
 def _linear_shape(input, weight, *bias):
     if input[-1] != weight[1] or any(list(size) != [weight[0]] for size in bias):
         raise ValueError(f"linear of {input[-1]} features has a weight of shape {weight} and a bias of shape {bias[0] if bias else None}.")
@@ -175,10 +181,11 @@ _biased_linear = _kernel("Linear", _linear_shape, _biased_linear_bprop)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """From 16 rows and a million multiplications on; below, packing the weights, or calling the kernel, takes longer than it saves."""
+    """From 16 rows and a million multiplications on; below, packing the weights, or calling the kernel, takes longer than it saves, unless
+    they are in bfloat16 and would be cast."""
     rows = input.size // max(input.shape[-1], 1)
-    floats = input.dtype == ms.float32 and weight.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
-    if not floats or rows < 16 or input.size * weight.shape[0] < 1 << 20:
+    few = rows < 16 or input.size * weight.shape[0] < 1 << 20
+    if not _takes(input, weight, bias) or few and weight.dtype == ms.float32:
         return cpu.linear(input, weight, bias)
     return _linear(input, weight) if bias is None else _biased_linear(input, weight, bias)
 
@@ -251,8 +258,7 @@ def conv2d(
     outputs, channels, height, width = weight.shape
     usual = (height, padding) in ((1, (0, 0)), (3, (0, 0)), (3, (1, 1))) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
     pixels = input.shape[2] * input.shape[3]
-    floats = input.dtype == ms.float32 and weight.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
-    if not usual or height != width or groups != 1 or pixels < 64 or not floats:
+    if not usual or height != width or groups != 1 or pixels < 64 or not _takes(input, weight, bias):
         return cpu.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if bias is None:
         bias = ops.zeros((outputs,), ms.float32)
@@ -267,6 +273,8 @@ def conv2d(
         kernels = _direct_conv
     else:
         kernels = _patch_conv
+    if small:  # these kernels are of float32 only
+        weight = weight.astype(ms.float32)
     return kernels[small][stride[0], padding[0]](input, weight, bias, float(stride[0]), float(padding[0]))
 
 
