@@ -251,14 +251,15 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """1x1 and 3x3 on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's.
+    """1x1 and 3x3, with float32 weights on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's.
 
     Winograd's products round several times as much as direct ones: they are for where they save a millisecond.
     """
     outputs, channels, height, width = weight.shape
     usual = (height, padding) in ((1, (0, 0)), (3, (0, 0)), (3, (1, 1))) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
     pixels = input.shape[2] * input.shape[3]
-    if not usual or height != width or groups != 1 or pixels < 64 or not _takes(input, weight, bias):
+    tiny = pixels < 64 and weight.dtype == ms.float32
+    if not usual or height != width or groups != 1 or tiny or not _takes(input, weight, bias):
         return cpu.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if bias is None:
         bias = ops.zeros((outputs,), ms.float32)
@@ -336,19 +337,24 @@ def _masked_attention_bprop(query, key, value, scale, is_causal, mask, out, dout
 
 _attention = _kernel("Attention", _attention_shape, _attention_bprop)
 _masked_attention = _kernel("Attention", _attention_shape, _masked_attention_bprop)
+_rounded_attention = _kernel("AttentionOfBfloat16", _attention_shape, _attention_bprop)
+_masked_rounded_attention = _kernel("AttentionOfBfloat16", _attention_shape, _masked_attention_bprop)
 
 
 def attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float, kernel: str = "native"
 ) -> Tensor:
-    """The kernel computes in float32, whatever the inputs' dtype; of other kernels it knows the names only."""
-    if kernel != "native":
+    """The kernel "native" computes in float32, whatever the inputs' dtype, and "native_bfloat16" rounds what it multiplies, where the
+    processor can; of others it knows the names only."""
+    if kernel not in ("native", "native_bfloat16"):
         return cpu.attention(query, key, value, attn_mask, is_causal, scale, kernel)
     dtype = value.dtype
     if dtype != ms.float32:
         query, key, value = query.astype(ms.float32), key.astype(ms.float32), value.astype(ms.float32)
     if attn_mask is None:
-        output = _attention(query, key, value, float(scale), float(is_causal))
+        compute = _attention if kernel == "native" else _rounded_attention
+        output = compute(query, key, value, float(scale), float(is_causal))
     else:
-        output = _masked_attention(query, key, value, float(scale), float(is_causal), additive_mask(attn_mask, ms.float32))
+        compute = _masked_attention if kernel == "native" else _masked_rounded_attention
+        output = compute(query, key, value, float(scale), float(is_causal), additive_mask(attn_mask, ms.float32))
     return output if dtype == ms.float32 else output.astype(dtype)

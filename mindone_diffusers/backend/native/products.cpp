@@ -29,50 +29,6 @@ struct Transposed {
   }
 };
 
-// What has its rows one by one.
-template <int TERMS, class Right>
-void pack_rows(const Right& right, int64_t first, int64_t depth, int64_t column, int64_t width, float* to) {
-  if constexpr (TERMS == 1) {
-    for (int64_t k = 0; k < depth; k++) right.row(first + k, column, width, to + k * width);
-  } else {
-    float rows[2][3 * kLanes] = {};
-    for (int64_t k = 0; k < depth; k += 2, to += width) {
-      right.row(first + k, column, width, rows[0]);
-      if (k + 1 < depth) {
-        right.row(first + k + 1, column, width, rows[1]);
-      } else {
-        std::memset(rows[1], 0, sizeof(rows[1]));
-      }
-      for (int64_t i = 0; i < width; i += kLanes) {
-        const Full pairs = interleave_pairs(load<Full>(rows[0] + i), load<Full>(rows[1] + i));
-        std::memcpy(to + i, &pairs, width - i >= kLanes ? sizeof(Full) : sizeof(Half));
-      }
-    }
-  }
-}
-
-// Element (k, column) is at k * columns + column: the channels of an image.
-struct Plain {
-  const float* values;
-  int64_t columns;
-
-  template <int TERMS>
-  void pack(int64_t first, int64_t depth, int64_t column, int64_t width, float* to) const {
-    pack_rows<TERMS>(*this, first, depth, column, width, to);
-  }
-
-  void row(int64_t k, int64_t column, int64_t width, float* to) const {
-    const int64_t count = std::min(width, columns - column);
-    const float* from = values + k * columns + column;
-    if (count == width) {
-      for (int64_t i = 0; i < width; i += kLanes / 2) store(to + i, load<Half>(from + i));
-    } else {
-      std::memset(to, 0, width * sizeof(float));
-      std::memcpy(to, from, count * sizeof(float));
-    }
-  }
-};
-
 // The pixels of an image (channels, height, width) that meet the weight (channel, y, x) for each pixel of the output; 0 beyond the border.
 struct Patches {
   const float* image;
