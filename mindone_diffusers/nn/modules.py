@@ -24,8 +24,8 @@ _dtype = _weight_dtype = ms.float32
 
 @contextlib.contextmanager
 def parameter_dtype(dtype, weights=None) -> Iterator[None]:
-    """Within the context, layers create their parameters in `dtype` (float32 by default), and linear layers and 2d convolutions their weights
-    in `weights`, if that is given."""
+    """Within the context, layers create their parameters in `dtype` (float32 by default), and linear layers and 2d convolutions their
+    weights in `weights`, if that is given."""
     global _dtype, _weight_dtype
     previous = _dtype, _weight_dtype
     _dtype, _weight_dtype = dtype, weights or dtype

@@ -282,6 +282,23 @@ def test_training_step_in_a_cell(kernels):
             close(one, other)
 
 
+def test_gradients_of_one_kernel_in_two_ways(kernels):
+    """In one graph: with and without a bias, with and without a mask. Each has its own gradient."""
+    tensors = normal(64, 256), normal(256, 256, seed=1) / 16, normal(256, 256, seed=2) / 16, normal(256, seed=3), normal(1, 1, 8, 8, seed=4)
+
+    def loss(table):
+        def total(input, weight, other, bias, mask):
+            tokens = table.linear(table.linear(input, weight, None), other, bias).reshape((8, 1, 8, 256))
+            tokens = table.attention(tokens, tokens, tokens, None, False, 0.1)
+            return (table.attention(tokens, tokens, tokens, mask, False, 0.1) ** 2).sum()
+
+        return total
+
+    positions = tuple(range(5))
+    for actual, expected in zip(ms.jit(ms.grad(loss(kernels), positions))(*tensors), ms.grad(loss(cpu), positions)(*tensors)):
+        close(actual, expected)
+
+
 @pytest.mark.parametrize("name, rest", [("silu", ()), ("gelu", ("none",)), ("gelu", ("tanh",)), ("geglu", ())])
 def test_views(kernels, name, rest):
     tensor = normal(6, 40, 10)

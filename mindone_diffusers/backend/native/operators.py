@@ -32,7 +32,10 @@ def _first(input, *others):
 
 
 def _kernel(name: str, shape, bprop=None, dtype=_first) -> ops.Custom:
-    return ops.Custom(f"{library()}:{name}", shape, dtype, func_type="aot", bprop=bprop)
+    kernel = ops.Custom(f"{library()}:{name}", shape, dtype, func_type="aot", bprop=bprop)
+    if bprop is not None:  # graph mode takes the gradient of one operator for another's that has the same attributes
+        kernel.add_prim_attr("gradient", bprop.__name__)
+    return kernel
 
 
 def _two(input, *others):
@@ -251,7 +254,8 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """1x1 and 3x3, with float32 weights on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's.
+    """1x1 and 3x3, with float32 weights on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else
+    MindSpore's.
 
     Winograd's products round several times as much as direct ones: they are for where they save a millisecond.
     """
