@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from . import nn
 from .backend.dropout import seed_dropout
+from .backend.precision import runnable_dtype
 from .core import logging
 from .core.dtypes import to_mindspore_dtype
 from .core.errors import CheckpointError, ConfigError
@@ -411,7 +412,7 @@ def make_train_step(loss: nn.Module, arguments: argparse.Namespace, parameters: 
 
 def weights_dtype(arguments: argparse.Namespace) -> Any:
     """The dtype of the weights in the graph that the options ask for."""
-    return ms.float32 if arguments.mixed_precision == "no" else to_mindspore_dtype(arguments.mixed_precision)
+    return ms.float32 if arguments.mixed_precision == "no" else runnable_dtype(to_mindspore_dtype(arguments.mixed_precision))
 
 
 def take_final_weights(train_step: TrainStep, models: Sequence[nn.Module], ema: "EMAModel | None") -> None:

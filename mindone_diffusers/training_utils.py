@@ -372,7 +372,7 @@ class EMAModel:
         model_cls: type | None = None,
         model_config: dict[str, Any] | None = None,
     ):
-        self._set_averages([parameter.value().copy() for parameter in parameters])
+        self._set_averages([ms.Tensor(on_host(parameter)).astype(runnable_dtype(parameter.dtype)) for parameter in parameters])
         self.temp_stored_params: list[np.ndarray] | None = None
         self.decay = decay
         self.min_decay = min_decay

@@ -15,12 +15,13 @@ _LOW = 0xFFFFFFFF
 
 # MindSpore's kernels round float16 between a product and its bias, and up to four times within an activation, a softmax or a layer norm
 # (which also makes those slower than a cast to float32 and back). PyTorch computes such an operation in float32 and rounds its result once.
-# So do the entries here: what they take is `_wide`, and what they give `_like` their input.
+# So do the entries here: what they take is `_wide`, and what they give `_like` their input. For bfloat16, in which weights may be
+# (`precision.weight_dtype`), it has no kernels.
 
 
 def _wide(tensor: Tensor | None) -> Tensor | None:
-    """Float16 as float32; anything else passes."""
-    return tensor.astype(ms.float32) if tensor is not None and tensor.dtype == ms.float16 else tensor
+    """Float16 and bfloat16 as float32; anything else passes."""
+    return tensor.astype(ms.float32) if tensor is not None and (tensor.dtype == ms.float16 or tensor.dtype == ms.bfloat16) else tensor
 
 
 def _like(output: Tensor, input: Tensor) -> Tensor:

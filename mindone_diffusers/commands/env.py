@@ -78,7 +78,7 @@ def _device() -> dict[str, str]:
     facts = {
         "Device target": target,
         "Native CPU kernels": _kernels(),
-        "bfloat16": "computed in float32: MindSpore has no kernels for the CPU",
+        "bfloat16": "weights and products, by the native kernels; the rest is computed in float32, because MindSpore has none",
     }
     if not tuning.is_tuning_on():
         return facts | {"CPU tuning": "off: eager mode can be 50 times slower, and MindSpore >= 2.9 convolutions 100 times"}

@@ -158,15 +158,15 @@ def load_state_dict(files: Iterable[str | os.PathLike], index: str | os.PathLike
     return state
 
 
-def to_parameter_data(tensor: Any, dtype: Any = None) -> "mindspore.Tensor":
-    """A MindSpore tensor from a lazy tensor, an array or a tensor, of `dtype` or its own; a file's dtype keeps to the file's pages, another
-    is one cast copy."""
+def to_parameter_data(tensor: Any, dtype: Any = None, copy: bool = False) -> "mindspore.Tensor":
+    """A MindSpore tensor from a lazy tensor, an array or a tensor, of `dtype` or its own; a file's dtype keeps to the file's pages, unless
+    a `copy` is wanted, another is one cast copy."""
     import mindspore
 
     values = _values(tensor).reshape(tensor.shape)
     if dtype is not None:
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float16's range is inf, as in PyTorch
-            values = values.astype(to_numpy_dtype(dtype), copy=False)
+            values = values.astype(to_numpy_dtype(dtype), copy=copy)
     return mindspore.Tensor.from_numpy(np.require(values, requirements=["A", "C"]))
 
 
@@ -212,13 +212,16 @@ def bind(
         raise WeightsMismatchError(where, missing, unexpected, mismatched)
     if missing or unexpected:
         logger.warning(f"{where}: missing weights {missing}, unexpected weights {unexpected}")
-    for name, parameter in parameters.items():
-        if name not in state:
-            continue
-        target = parameter.dtype
-        if dtype is not None and is_floating(target):
-            target = to_mindspore_dtype("float32" if keep_fp32 and keep_fp32(name) else dtype)
-        data = to_parameter_data(state[name], target)
+    targets = {name: parameter.dtype for name, parameter in parameters.items() if name in state}
+    if dtype is not None:
+        for name in filter(lambda name: is_floating(targets[name]), targets):
+            targets[name] = to_mindspore_dtype("float32" if keep_fp32 and keep_fp32(name) else dtype)
+    sizes = Counter()
+    for name, target in targets.items():
+        sizes[_dtype(state[name]) == to_numpy_dtype(target)] += math.prod(state[name].shape)
+    copy = sizes[True] < sizes[False]  # the few that are not cast anyway: one that keeps to a file's pages keeps the whole file
+    for name, target in targets.items():
+        parameter, data = parameters[name], to_parameter_data(state[name], target, copy)
         if in_place:
             parameter.copy_(data)
             continue

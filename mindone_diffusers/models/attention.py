@@ -385,7 +385,10 @@ class _Fused:
     """All in one `scaled_dot_product_attention`, by the attention's `attention_backend`."""
 
     def attend(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(query, key, value, mask, scale=attn.scale, backend=attn.attention_backend, layout="BSND")
+        precision = None if attn.upcast_attention else attn.to_q.weight.dtype
+        return F.scaled_dot_product_attention(
+            query, key, value, mask, scale=attn.scale, backend=attn.attention_backend, layout="BSND", precision=precision
+        )
 
 
 class _Explicit:

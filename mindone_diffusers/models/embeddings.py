@@ -232,7 +232,7 @@ class ImageProjection(nn.Module):
         self.norm = nn.LayerNorm(cross_attention_dim)
 
     def construct(self, image_embeds: Tensor) -> Tensor:
-        tokens = self.image_embeds(image_embeds.astype(self.image_embeds.weight.dtype))
+        tokens = self.image_embeds(image_embeds.astype(self.norm.weight.dtype))
         return self.norm(tokens.reshape((image_embeds.shape[0], self.num_image_text_embeds, -1)))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from .. import nn
 from ..backend import attention, compile_cache, graph
 from ..backend.device import check_device, device_target
-from ..backend.precision import runnable_dtype
+from ..backend.precision import runnable_dtype, weight_dtype
 from ..core import dtypes, hub, weights
 from ..core.errors import ConfigError, UnsupportedError
 from ..core.files import replaced_folder
@@ -105,9 +105,10 @@ class ModelMixin(nn.Module):
 
     @property
     def dtype(self):
-        """The dtype of the parameters (of most of them, when some are kept in float32)."""
+        """The dtype of the parameters (of most of them, when some are kept in float32), and of what the model computes: for a model in
+        bfloat16 on the CPU float32, though its weights are in bfloat16."""
         for name, parameter in super().parameters_and_names():
-            if not self._keeps_fp32(name):
+            if not self._keeps_fp32(name) and not nn.is_weight(parameter):
                 return parameter.dtype
         return ms.float32
 
@@ -144,13 +145,20 @@ class ModelMixin(nn.Module):
         dtype, device = dtype_and_device(*args, **kwargs)
         if device is not None:
             check_device(device)
-        dtype = runnable_dtype(dtype)
-        if dtype is not None and dtype != self.dtype:
-            for name, parameter in self.parameters_and_names():
-                if not self._keeps_fp32(name):
-                    parameter.set_dtype(dtype)
-            self._recompile()
+        if dtype is not None:
+            others = [(parameter, self._dtype_of(name, parameter, dtype)) for name, parameter in self.parameters_and_names()]
+            others = [(parameter, other) for parameter, other in others if parameter.dtype != other]
+            for parameter, other in others:
+                parameter.set_dtype(other)
+            if others:
+                self._recompile()
         return self
+
+    def _dtype_of(self, name: str, parameter: ms.Parameter, dtype: Any) -> Any:
+        """The dtype of one of the parameters of a model in `dtype`."""
+        if self._keeps_fp32(name):
+            return ms.float32
+        return weight_dtype(dtype) if nn.is_weight(parameter) else runnable_dtype(dtype)
 
     def cuda(self, device: Any = None) -> "ModelMixin":
         """Raises UnsupportedError, which says what to write instead."""
@@ -359,7 +367,7 @@ class ModelMixin(nn.Module):
         Args:
             pretrained_model_name_or_path: folder, or repository name on the hub.
             mindspore_dtype: dtype of the parameters (`dtype` is the same; `torch_dtype` takes a torch dtype or its name).
-                Default float32, which the CPU also takes for bfloat16.
+                Default float32. On the CPU, bfloat16 is that of the weights of linear layers and convolutions, the rest is float32.
             variant: e.g. "fp16", for files named `diffusion_pytorch_model.fp16.safetensors`.
             use_safetensors: only None and True are possible; pickles are never read.
             ignore_mismatched_sizes: leave parameters whose shape differs from the file's at their default distribution.
@@ -374,12 +382,12 @@ class ModelMixin(nn.Module):
         """
         if use_safetensors is False:
             raise UnsupportedError("use_safetensors=False asks for a pickle, and pickles are never loaded at run time. Leave it out.")
-        dtype = runnable_dtype(dtypes.resolve_dtype_arguments(mindspore_dtype, dtype, torch_dtype) or ms.float32)
+        dtype = dtypes.resolve_dtype_arguments(mindspore_dtype, dtype, torch_dtype) or ms.float32
         files = {
             "subfolder": subfolder, "revision": revision, "token": token, "cache_dir": cache_dir,
             "local_files_only": local_files_only, "force_download": force_download,
         }  # fmt: skip
-        with nn.parameter_dtype(dtype):
+        with nn.parameter_dtype(runnable_dtype(dtype), weight_dtype(dtype)):
             model = cls._build(pretrained_model_name_or_path, config, files)
         parameters = model._unfilled_parameters()
         if dtype != ms.float32:

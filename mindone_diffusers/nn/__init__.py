@@ -29,6 +29,7 @@ from .modules import (
     Upsample,
     initialize,
     is_nesting,
+    is_weight,
     normal_init,
     ones_init,
     overridden,
@@ -40,6 +41,6 @@ from .modules import (
 __all__ = [
     "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d", "Dropout", "Embedding", "GELU",
     "GroupNorm", "Identity", "LayerNorm", "LeakyReLU", "Linear", "Mish", "Module", "ModuleList", "Parameter", "RMSNorm",
-    "ReLU", "Sequential", "SiLU", "Sigmoid", "Tanh", "Upsample", "functional", "initialize", "is_nesting", "normal_init",
-    "ones_init", "overridden", "parameter_dtype", "uniform_init", "zeros_",
+    "ReLU", "Sequential", "SiLU", "Sigmoid", "Tanh", "Upsample", "functional", "initialize", "is_nesting", "is_weight",
+    "normal_init", "ones_init", "overridden", "parameter_dtype", "uniform_init", "zeros_",
 ]  # fmt: skip

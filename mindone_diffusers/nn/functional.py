@@ -6,6 +6,7 @@ eagerly, under `mindspore.jit`, and differentiate.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor
@@ -310,6 +311,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     backend: str | None = None,
     layout: str = "BNSD",
+    precision: Any = None,
 ) -> Tensor:
     """softmax(Q K^T * scale + mask) V (arXiv:1706.03762).
 
@@ -317,7 +319,7 @@ def scaled_dot_product_attention(
     `layout` "BSND" they are (batch, tokens, heads, size), as projections give them, which spares transposing them on Ascend.
     `attn_mask` is boolean (True = attend) or additive, and broadcasts to (batch, heads, queries, keys). `scale`
     defaults to size ** -0.5. Dropout is not supported and must be 0. `backend` is the name of one (`backend/attention.py`), by default the
-    active one's.
+    active one's. With bfloat16 as `precision`, the CPU's native kernel may round to it what it multiplies.
     """
     if dropout_p != 0.0:
         raise ValueError(f"scaled_dot_product_attention supports dropout_p=0 only, got {dropout_p}.")
@@ -327,6 +329,8 @@ def scaled_dot_product_attention(
         while attn_mask.ndim < 4:
             attn_mask = attn_mask.expand_dims(0)
     kernel = choose(backend, query.dtype, query.shape, key.shape, value.shape, layout)
+    if kernel == "native" and precision == ms.bfloat16:
+        kernel = "native_bfloat16"
     transposed = layout != table.attention_layout
     if transposed:
         query, key, value = swap_heads_and_tokens(query, key, value)

@@ -20,18 +20,20 @@ from . import functional as F
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
-_dtype = ms.float32
+_dtype = _weight_dtype = ms.float32
 
 
 @contextlib.contextmanager
-def parameter_dtype(dtype) -> Iterator[None]:
-    """Within the context, layers create their parameters in `dtype` (float32 by default)."""
-    global _dtype
-    previous, _dtype = _dtype, dtype
+def parameter_dtype(dtype, weights=None) -> Iterator[None]:
+    """Within the context, layers create their parameters in `dtype` (float32 by default), and linear layers and 2d convolutions their
+    weights in `weights`, if that is given."""
+    global _dtype, _weight_dtype
+    previous = _dtype, _weight_dtype
+    _dtype, _weight_dtype = dtype, weights or dtype
     try:
         yield
     finally:
-        _dtype = previous
+        _dtype, _weight_dtype = previous
 
 
 def _zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -63,9 +65,25 @@ def uniform_init(bound: float) -> Initializer:
 
 def Parameter(shape: tuple[int, ...], init: Initializer = _zeros, requires_grad: bool = True) -> ms.Parameter:
     """A parameter that allocates nothing yet; `initialize` fills it with `init(rng, shape)`."""
-    parameter = ms.Parameter(initializer("zeros", tuple(shape), _dtype), requires_grad=requires_grad)
+    return _parameter(shape, init, requires_grad, _dtype)
+
+
+def _weight(shape: tuple[int, ...], init: Initializer) -> ms.Parameter:
+    """A parameter that is one side of products, and nothing else."""
+    parameter = _parameter(shape, init, True, _weight_dtype)
+    parameter.is_weight = True
+    return parameter
+
+
+def _parameter(shape: tuple[int, ...], init: Initializer, requires_grad: bool, dtype) -> ms.Parameter:
+    parameter = ms.Parameter(initializer("zeros", tuple(shape), dtype), requires_grad=requires_grad)
     parameter.draw_initial = init
     return parameter
+
+
+def is_weight(parameter: ms.Parameter) -> bool:
+    """Whether it is a weight of a linear layer or a 2d convolution."""
+    return getattr(parameter, "is_weight", False)
 
 
 def initialize(parameter: ms.Parameter, rng: np.random.Generator) -> None:
@@ -172,7 +190,7 @@ class Linear(Module):
         self.in_features = in_features
         self.out_features = out_features
         bound = 1 / math.sqrt(in_features) if in_features else 0.0
-        self.weight = Parameter((out_features, in_features), uniform_init(bound))
+        self.weight = _weight((out_features, in_features), uniform_init(bound))
         self.bias = Parameter((out_features,), uniform_init(bound)) if bias else None
 
     def construct(self, input: Tensor) -> Tensor:
@@ -195,7 +213,8 @@ class _Conv(Module):
         self.dilation = F._tuple(dilation, self.rank)
         self.groups = groups
         bound = 1 / math.sqrt(in_channels // groups * math.prod(self.kernel_size))
-        self.weight = Parameter((out_channels, in_channels // groups, *self.kernel_size), uniform_init(bound))
+        create = _weight if self.rank == 2 else Parameter
+        self.weight = create((out_channels, in_channels // groups, *self.kernel_size), uniform_init(bound))
         self.bias = Parameter((out_channels,), uniform_init(bound)) if bias else None
 
 

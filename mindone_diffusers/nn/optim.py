@@ -13,6 +13,8 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore.common.initializer import initializer
 
+from ..backend.precision import runnable_dtype
+
 _adam = ops.AdamWeightDecay()
 _half_square = ops.L2Loss()
 _sum = ops.AddN()
@@ -77,7 +79,8 @@ class AdamW(mindspore.nn.Cell):
         weight_decay: each step multiplies a parameter by 1 - lr * weight_decay.
 
     Raises:
-        ValueError: there is nothing to train, or an argument is out of range.
+        ValueError: there is nothing to train, an argument is out of range, or parameters are in bfloat16 on the CPU, where MindSpore
+            cannot write it.
     """
 
     def __init__(
@@ -103,6 +106,8 @@ class AdamW(mindspore.nn.Cell):
                 raise ValueError(f"AdamW got {values}; expected lr, eps, weight_decay >= 0 and 0 <= betas < 1")
         self.steps = 0
         flat = [parameter for group in self.param_groups for parameter in group["params"]]
+        if any(runnable_dtype(parameter.dtype) != parameter.dtype for parameter in flat):
+            raise ValueError("MindSpore cannot write bfloat16 parameters on the CPU: train in float32, after `model.to(mindspore.float32)`")
         self.params = ms.ParameterTuple(flat)
         self.exp_avg = ms.ParameterTuple([_zeros(parameter, "exp_avg") for parameter in flat])
         self.exp_avg_sq = ms.ParameterTuple([_zeros(parameter, "exp_avg_sq") for parameter in flat])

@@ -187,6 +187,63 @@ def test_products_are_as_exact_as_float32_allows(kernels, name, tensors, rest):
     assert np.abs(output - expected).max() <= 4e-6 * np.abs(expected).max()
 
 
+def rounded(tensor: Tensor) -> Tensor:
+    """To bfloat16, in float32."""
+    return tensor.astype(ms.bfloat16).astype(ms.float32)
+
+
+BFLOAT16 = [
+    *PRODUCTS,
+    linear((2, 300), 70),
+    linear((1, 7, 5), 3),
+    conv2d((1, 70, 3, 5), (20, 70, 3, 3)),
+    conv2d((1, 70, 4, 4), (20, 70, 3, 3), padding=1),
+]
+
+
+@pytest.mark.parametrize("name, tensors, rest", BFLOAT16)
+def test_products_with_weights_in_bfloat16(kernels, name, tensors, rest):
+    """Exact sums of products with the weights rounded, and the other side, or not: Winograd's algorithm and processors without bfloat16."""
+    input, weight, *bias = tensors
+    call = bound(kernels, name, rest)
+    output = call(input, weight.astype(ms.bfloat16), *bias)
+    assert output.dtype == ms.float32
+    wholes = [exact(name, (side, rounded(weight), *bias), rest) for side in (input, rounded(input))]
+    assert min(np.abs(output.asnumpy() - expected).max() / np.abs(expected).max() for expected in wholes) <= 4e-6
+    assert np.array_equal(ms.jit(call)(input, weight.astype(ms.bfloat16), *bias).asnumpy(), output.asnumpy())
+
+
+@pytest.mark.parametrize("name, tensors, rest", [case for case in BFLOAT16 if case.values[1][0].size < 20000])
+def test_gradients_with_weights_in_bfloat16(kernels, name, tensors, rest):
+    """Those of the float32 functions, a weight's rounded."""
+    input, weight, *bias = tensors
+    positions = tuple(range(len(tensors)))
+    call, plain = bound(kernels, name, rest), bound(cpu, name, rest)
+    factors = normal(*plain(*tensors).shape, seed=3)
+    halves = (input, weight.astype(ms.bfloat16), *bias)
+    expected = ms.grad(lambda *inputs: (plain(*inputs) * factors).sum(), positions)(input, rounded(weight), *bias)
+
+    def loss(*inputs):
+        return (call(*inputs) * factors).sum()
+
+    for gradients in (ms.grad(loss, positions), ms.jit(ms.grad(loss, positions))):
+        for index, (one, other) in enumerate(zip(gradients(*halves), expected)):
+            assert one.dtype == halves[index].dtype
+            close(one.astype(ms.float32), other, 2**-8 if index == 1 else 1e-5)
+
+
+@pytest.mark.parametrize("name, tensors, rest", [case for case in CASES if case.values[0] == "attention"])
+def test_attention_that_rounds_to_bfloat16(kernels, name, tensors, rest):
+    """Within bfloat16's precision of float32's, and 16 times as close where nothing is rounded but the softmax's results."""
+    expected = kernels.attention(*tensors, *rest)
+    for function in (kernels.attention, ms.jit(kernels.attention)):
+        close(function(*tensors, *rest, "native_bfloat16"), expected, 2**-6)
+    even = [rounded(tensor) for tensor in tensors]
+    ones = (even[0] * 0, even[1], even[2])  # all keys that are visible count the same, but for the mask
+    if rest[0] is None and not rest[1]:
+        close(kernels.attention(*ones, *rest, "native_bfloat16"), kernels.attention(*ones, *rest), 1e-5)
+
+
 def test_winograd_is_exact_over_many_channels(kernels):
     """The most that a model has: 2560 channels in one sum."""
     for size in (8, 16):
@@ -281,6 +338,23 @@ def test_training_step_in_a_cell(kernels):
         close(loss, expected_loss)
         for one, other in zip(gradients, expected):
             close(one, other)
+
+
+def test_gradients_of_one_kernel_in_two_ways(kernels):
+    """In one graph: with and without a bias, with and without a mask. Each has its own gradient."""
+    tensors = normal(64, 256), normal(256, 256, seed=1) / 16, normal(256, 256, seed=2) / 16, normal(256, seed=3), normal(1, 1, 8, 8, seed=4)
+
+    def loss(table):
+        def total(input, weight, other, bias, mask):
+            tokens = table.linear(table.linear(input, weight, None), other, bias).reshape((8, 1, 8, 256))
+            tokens = table.attention(tokens, tokens, tokens, None, False, 0.1)
+            return (table.attention(tokens, tokens, tokens, mask, False, 0.1) ** 2).sum()
+
+        return total
+
+    positions = tuple(range(5))
+    for actual, expected in zip(ms.jit(ms.grad(loss(kernels), positions))(*tensors), ms.grad(loss(cpu), positions)(*tensors)):
+        close(actual, expected)
 
 
 @pytest.mark.parametrize("name, rest", [("silu", ()), ("gelu", ("none",)), ("gelu", ("tanh",)), ("geglu", ())])

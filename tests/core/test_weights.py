@@ -288,6 +288,17 @@ def test_bind_takes_the_files_pages(tmp_path):
     assert (parameters["w"] * 2).asnumpy().tolist() == (values["w"] * 2).tolist()
 
 
+def test_bind_lets_go_of_a_file_that_is_mostly_cast(tmp_path):
+    values = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float32)}
+    weights.save_state_dict(values, tmp_path, "m.safetensors")
+    state = weights.load_state_dict([tmp_path / "m.safetensors"])
+    for cast, kept in (("w", "b"), ("b", "w")):
+        parameters = {cast: parameter(*values[cast].shape, dtype=ms.bfloat16), kept: parameter(*values[kept].shape)}
+        weights.bind(parameters, state)
+        assert np.array_equal(parameters[kept].asnumpy(), values[kept])
+        assert np.shares_memory(parameters[kept].asnumpy(), state[kept].numpy()) == (kept == "w")
+
+
 # 1 + 3/256 lies half way between two bfloat16 numbers: the even one is 1 + 4/256.
 CASTS = [
     ("float32", "float16", [1.0, 65504, 1e5, 1 / 3], [1.0, 65504, np.inf, 0.333251953125]),

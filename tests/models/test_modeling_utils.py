@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mindone_diffusers import ConfigMixin, ModelMixin
-from mindone_diffusers.backend import graph
+from mindone_diffusers.backend import graph, native
 from mindone_diffusers.core.configuration import register_to_config
 from mindone_diffusers.core.errors import CheckpointError, ConfigError, UnsupportedError, WeightsMismatchError
 from mindone_diffusers.nn import Linear, ModuleList, RMSNorm
@@ -104,6 +104,34 @@ def test_to_casts_and_names_devices(saved):
         model.to("cuda")
     with pytest.raises(UnsupportedError, match="set_device"):
         model.to("npu:0")
+
+
+@pytest.mark.skipif(ms.get_context("device_target") != "CPU" or not native.available(), reason="the native kernels take bfloat16")
+def test_bfloat16_is_that_of_weights_on_the_cpu(tmp_path):
+    rng = np.random.default_rng(0)
+    source = Toy(width=96)
+    source.save_pretrained(tmp_path)
+    sample = ms.Tensor(rng.standard_normal((64, 96)).astype(np.float32))
+    plain = Toy.from_pretrained(tmp_path)
+    exact = plain(sample)["sample"].asnumpy()
+    model = Toy.from_pretrained(tmp_path, mindspore_dtype=ms.bfloat16)
+    dtypes = {name: parameter.dtype for name, parameter in model.state_dict().items()}
+    assert dtypes == {"linear.weight": ms.bfloat16, "linear.bias": ms.float32, "norm.weight": ms.float32}
+    assert model.dtype == ms.float32 and model.get_memory_footprint() == source.get_memory_footprint() - 2 * 96 * 96
+    output = model(sample)["sample"].asnumpy()
+    assert output.dtype == np.float32
+    assert 2**-14 < np.abs(output - exact).max() / np.abs(exact).max() < 2**-7
+    assert np.array_equal(plain(sample)["sample"].asnumpy(), exact), "a float32 model beside it is another matter"
+    assert np.array_equal(model.enable_graph_mode()(sample)["sample"].asnumpy(), output)
+    model.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / WEIGHTS)["linear.bias"].dtype == np.float32
+    for again in (Toy.from_pretrained(tmp_path / "again", dtype="bf16"), plain.bfloat16()):
+        assert np.array_equal(again(sample)["sample"].asnumpy(), output)
+    model.float()
+    assert {parameter.dtype for parameter in model.state_dict().values()} == {ms.float32}
+    assert not np.array_equal(model(sample)["sample"].asnumpy(), exact), "the weights stay rounded, and a new graph was compiled"
+    kept = Toy.from_pretrained(tmp_path, mindspore_dtype=ms.float16).bfloat16()
+    assert kept.dtype == ms.float32 and kept.linear.weight.dtype == ms.bfloat16
 
 
 def test_graph_mode_compiles_once_a_signature_and_sees_new_weights(saved):

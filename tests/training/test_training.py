@@ -113,6 +113,12 @@ def test_half_weights_follow_their_float32_copies() -> None:
     np.testing.assert_array_equal(net.a.asnumpy(), master.astype(np.float16))
 
 
+@pytest.mark.skipif(ms.get_context("device_target") != "CPU", reason="Ascend writes bfloat16")
+def test_bfloat16_is_refused_on_the_cpu() -> None:
+    with pytest.raises(ValueError, match="train in float32"):
+        AdamW([ms.Parameter(ms.Tensor(np.ones(2), ms.bfloat16), name="p")])
+
+
 def test_overflow_leaves_the_step_out_and_halves_the_scale() -> None:
     net = Quadratic(ms.float16)
     step = TrainStep(net, AdamW(net.trainable_params(), lr=0.1), loss_scale=2.0**18)

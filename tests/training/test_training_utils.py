@@ -404,6 +404,20 @@ def test_other_parameters():
             method(parameters([1.0]))
 
 
+@pytest.mark.skipif(ms.get_context("device_target") != "CPU", reason="Ascend averages in bfloat16")
+def test_averages_of_bfloat16_are_float32_on_the_cpu():
+    parameter = ms.Parameter(ms.Tensor([1.0, 2.0], ms.bfloat16), name="p")
+    ema = EMAModel([parameter], decay=0.5)
+    parameter.set_data(ms.Tensor([2.0, 2.0], ms.bfloat16))
+    for _ in range(2):
+        ema.step([parameter])
+    assert ema.shadow_params[0].dtype == ms.float32
+    assert ema.shadow_params[0].asnumpy()[0] > 1.1 and ema.shadow_params[0].asnumpy()[1] == 2
+    ema.copy_to([parameter])
+    assert parameter.dtype == ms.bfloat16
+    assert parameter.asnumpy().astype(np.float32)[0] == pytest.approx(ema.shadow_params[0].asnumpy()[0], rel=2**-8)
+
+
 def test_dtypes():
     ema = EMAModel([ms.Parameter(tensor([1.0]), name="a"), ms.Parameter(tensor([1], np.int32), name="b")])
     ema.to("cpu", "float16")

@@ -1,9 +1,10 @@
 """Times of the CPU kernels at Stable Diffusion 1.5's shapes (batch 2, 512x512): ours, MindSpore's operators, PyTorch's.
 
-    python tools/benchmarks/kernels.py [--rounds 7] [--only attention]
+    python tools/benchmarks/kernels.py [--rounds 7] [--only attention] [--bfloat16]
 
 The three take turns within one process, and each row has their shortest times in milliseconds. Without PyTorch its column is empty.
 Products and convolutions have our billions of operations a second too: the definition's, of which Winograd's algorithm needs a quarter.
+With `--bfloat16` those and attention only: ours have weights in bfloat16 (attention may round), PyTorch's everything, MindSpore's nothing.
 """
 
 import argparse
@@ -89,6 +90,10 @@ def _attention(t, q, k, v):
     return t.attention(q, k, v, None, False, q.shape[-1] ** -0.5)
 
 
+def _rounded_attention(t, q, k, v):
+    return t.attention(q, k, v, None, False, q.shape[-1] ** -0.5, "native_bfloat16")
+
+
 def _torch_attention(q, k, v):
     return F.scaled_dot_product_attention(q, k, v)
 
@@ -113,17 +118,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="how often each is run; the shortest time counts")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument("--bfloat16", action="store_true", help="ours and PyTorch's products, convolutions and attention in bfloat16")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     print(f"{'':36}{'ours':>9}{'MindSpore':>11}{'PyTorch':>9}{'MindSpore/ours':>16}{'PyTorch/ours':>14}{'GFLOP/s':>9}")
     for name, shapes, function, torch_function in cases():
-        if options.only not in name:
+        product = name.startswith(("linear", "conv"))
+        if options.only not in name or options.bfloat16 and not (product or name.startswith("attention")):
             continue
         arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
         tensors = [ms.Tensor(array) for array in arrays]
         runs = {"ours": (function, table, *tensors), "mindspore": (function, cpu, *tensors)}
         if torch:
             runs["torch"] = (torch_function, *map(torch.from_numpy, arrays))
+        if options.bfloat16:
+            halves = [tensors[0], tensors[1].astype(ms.bfloat16), *tensors[2:]]
+            runs["ours"] = (function, table, *halves) if product else (_rounded_attention, table, *tensors)
+            if torch:
+                runs["torch"] = (torch_function, *(tensor.bfloat16() for tensor in runs["torch"][1:]))
         output = function(table, *tensors)
         best = dict.fromkeys(runs, float("inf"))
         for turn in range(options.rounds + 1):
@@ -132,7 +144,7 @@ def main() -> None:
                 if turn > 0:
                     best[key] = min(best[key], elapsed)
         ours, mindspore, pytorch = best["ours"], best["mindspore"], best.get("torch", float("nan"))
-        rate = f"{_operations(shapes, output.shape) / ours * 1e-6:9.0f}" if name.startswith(("linear", "conv")) else ""
+        rate = f"{_operations(shapes, output.shape) / ours * 1e-6:9.0f}" if product else ""
         print(f"{name:36}{ours:9.2f}{mindspore:11.2f}{pytorch:9.2f}{mindspore / ours:16.1f}{pytorch / ours:14.2f}{rate}", flush=True)
 
 

@@ -1,6 +1,6 @@
-"""Stable Diffusion 1.5 and XL at full size (seeded random weights, float32, CPU): ours and PyTorch side by side in one run.
+"""Stable Diffusion 1.5 and XL at full size (seeded random weights, CPU): ours and PyTorch side by side in one run.
 
-    python tools/benchmarks/text_to_image.py [import load unet sdxl vae tiny pipeline] [--torch-compile] [--folder DIR]
+    python tools/benchmarks/text_to_image.py [import load unet sdxl vae tiny pipeline] [--dtype bfloat16] [--torch-compile] [--folder DIR]
 
 Prints seconds and ratios to PyTorch eager. `--folder` keeps the seeded checkpoints (4 GB; with XL's UNet 14 GB) for the next run.
 """
@@ -53,7 +53,7 @@ def compare_unets(name: str, path: Path, options: argparse.Namespace) -> None:
     import diffusers
     import torch
 
-    model = md.UNet2DConditionModel.from_pretrained(path).enable_graph_mode()
+    model = md.UNet2DConditionModel.from_pretrained(path, dtype=options.dtype).enable_graph_mode()
     rng = np.random.default_rng(0)
     shapes = {"sample": (2, 4, 64, 64), "text": (2, 77, model.config.cross_attention_dim)}
     if model.config.addition_embed_type == "text_time":
@@ -64,48 +64,40 @@ def compare_unets(name: str, path: Path, options: argparse.Namespace) -> None:
         sample, text, *added = (tensor(array) for array in arrays.values())
         return (sample, 500, text), {"added_cond_kwargs": dict(zip(("text_embeds", "time_ids"), added)) if added else None}
 
-    args, kwargs = arguments(ms.Tensor)
+    args, kwargs = arguments(lambda array: ms.Tensor(array, model.dtype))
     start = time.perf_counter()
     model(*args, **kwargs)[0].asnumpy()
     print(f"{name} UNet: first call, its compilation (or what is on disk of it) included: {time.perf_counter() - start:.1f} s")
-    reference = diffusers.UNet2DConditionModel.from_pretrained(path)
+    reference = diffusers.UNet2DConditionModel.from_pretrained(path, torch_dtype=getattr(torch, options.dtype))
     modules = {False: reference, True: torch.compile(reference)}
-    torch_args, torch_kwargs = arguments(torch.from_numpy)
+    torch_args, torch_kwargs = arguments(lambda array: torch.from_numpy(array).to(reference.dtype))
     compare(
-        f"UNet step, {name}, batch 2, 64x64 latents, graph mode against PyTorch eager",
-        lambda: model(*args, **kwargs)[0].asnumpy(), lambda compiled: modules[compiled](*torch_args, **torch_kwargs)[0].numpy(), options,
-    )  # fmt: skip
-
-
-def decode(title: str, ours, reference, channels: int, options: argparse.Namespace) -> None:
-    import torch
-
-    latents = np.random.default_rng(0).standard_normal((1, channels, 64, 64)).astype(np.float32)
-    ours.enable_graph_mode()
-    ms_latents, torch_latents = ms.Tensor(latents), torch.from_numpy(latents)
-    decoders = {False: reference.decode, True: torch.compile(reference.decode)}
-    compare(
-        title, lambda: ours.decode(ms_latents)[0].asnumpy(), lambda compiled: decoders[compiled](torch_latents)[0].numpy(), options
+        f"UNet step, {name}, {options.dtype}, batch 2, 64x64 latents, graph mode against PyTorch eager",
+        lambda: model(*args, **kwargs)[0].asnumpy(),
+        lambda compiled: modules[compiled](*torch_args, **torch_kwargs)[0].float().numpy(), options,
     )  # fmt: skip
 
 
 def vae(folder: Path, options: argparse.Namespace) -> None:
-    import diffusers
-
-    path = save_seeded(md.AutoencoderKL, SD15_VAE, folder / "vae")
-    decode(
-        "AutoencoderKL decode to 512x512, graph mode against PyTorch eager",
-        md.AutoencoderKL.from_pretrained(path), diffusers.AutoencoderKL.from_pretrained(path), 4, options,
-    )  # fmt: skip
+    decode(md.AutoencoderKL, save_seeded(md.AutoencoderKL, SD15_VAE, folder / "vae"), options)
 
 
 def tiny(folder: Path, options: argparse.Namespace) -> None:
-    import diffusers
+    decode(md.AutoencoderTiny, save_seeded(md.AutoencoderTiny, {}, folder / "tiny"), options)
 
-    path = save_seeded(md.AutoencoderTiny, {}, folder / "tiny")
-    decode(
-        "AutoencoderTiny decode to 512x512, graph mode against PyTorch eager",
-        md.AutoencoderTiny.from_pretrained(path), diffusers.AutoencoderTiny.from_pretrained(path), 4, options,
+
+def decode(kind: type, path: Path, options: argparse.Namespace) -> None:
+    import diffusers
+    import torch
+
+    ours = kind.from_pretrained(path, dtype=options.dtype).enable_graph_mode()
+    reference = getattr(diffusers, kind.__name__).from_pretrained(path, torch_dtype=getattr(torch, options.dtype))
+    latents = np.random.default_rng(0).standard_normal((1, 4, 64, 64)).astype(np.float32)
+    ms_latents, torch_latents = ms.Tensor(latents, ours.dtype), torch.from_numpy(latents).to(reference.dtype)
+    decoders = {False: reference.decode, True: torch.compile(reference.decode)}
+    compare(
+        f"{kind.__name__} decode to 512x512, {options.dtype}, graph mode against PyTorch eager",
+        lambda: ours.decode(ms_latents)[0].asnumpy(), lambda compiled: decoders[compiled](torch_latents)[0].float().numpy(), options,
     )  # fmt: skip
 
 
@@ -175,7 +167,7 @@ pipe = {load}
 pipe.set_progress_bar_config(disable=True)
 loaded = time.perf_counter() - start
 latents = np.random.default_rng(0).standard_normal((1, 4, 64, 64)).astype(np.float32)
-image = pipe("a lighthouse at dusk", num_inference_steps={steps}, latents={tensor}(latents), output_type="np").images
+image = pipe("a lighthouse at dusk", num_inference_steps={steps}, latents={latents}, output_type="np").images
 np.save({output!r}, image)
 print(loaded, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
@@ -196,17 +188,18 @@ def pipeline(folder: Path, options: argparse.Namespace) -> None:
             md.AutoencoderKL.from_pretrained(folder / "vae"), text_encoder, make_tokenizer(folder / "tokenizer"),
             md.UNet2DConditionModel.from_pretrained(folder / "unet"), scheduler, None, None, requires_safety_checker=False,
         ).save_pretrained(path)  # fmt: skip
-    print(f"StableDiffusionPipeline, SD1.5 size, one 512x512 picture, {options.steps} PNDM steps, a process each")
+    print(f"StableDiffusionPipeline, SD1.5 size, {options.dtype}, one 512x512 picture, {options.steps} PNDM steps, a process each")
     root, images = str(Path(__file__).resolve().parents[2]), {}
-    load = f"StableDiffusionPipeline.from_pretrained({str(path)!r}, safety_checker=None, requires_safety_checker=False)"
+    load = f"StableDiffusionPipeline.from_pretrained({str(path)!r}, safety_checker=None, requires_safety_checker=False, torch_dtype="
+    ours, latents = f"md.{load}{options.dtype!r})", "ms.Tensor(latents, pipe.unet.dtype)"
     sides = {
-        "ours, graph": ("import mindspore as ms, mindone_diffusers as md", f"md.{load}.enable_graph_mode()", "ms.Tensor"),
-        "ours, eager": ("import mindspore as ms, mindone_diffusers as md", f"md.{load}", "ms.Tensor"),
-        "torch": ("import torch, diffusers", f"diffusers.{load}", "torch.from_numpy"),
+        "ours, graph": ("import mindspore as ms, mindone_diffusers as md", f"{ours}.enable_graph_mode()", latents),
+        "ours, eager": ("import mindspore as ms, mindone_diffusers as md", ours, latents),
+        "torch": ("import torch, diffusers", f"diffusers.{load}torch.{options.dtype})", "torch.from_numpy(latents).to(pipe.unet.dtype)"),
     }
-    for name, (imports, loading, tensor) in sides.items():
+    for name, (imports, loading, given) in sides.items():
         output = str(folder / f"{name}.npy")
-        code = PIPELINE.format(root=root, imports=imports, load=loading, tensor=tensor, output=output, steps=options.steps)
+        code = PIPELINE.format(root=root, imports=imports, load=loading, latents=given, output=output, steps=options.steps)
         printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         loaded, total, peak = map(float, printed.split()[-3:])
         images[name] = np.load(output)
@@ -223,6 +216,7 @@ def main() -> None:
     parser.add_argument("benchmarks", nargs="*", help=f"which of {', '.join(BENCHMARKS)} (all by default)")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="of the whole picture")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of both sides' models")
     parser.add_argument("--torch-compile", action="store_true", help="compare with torch.compile too")
     parser.add_argument("--folder", type=Path, help="where the seeded checkpoints are kept; a temporary folder by default")
     arguments = parser.parse_args()

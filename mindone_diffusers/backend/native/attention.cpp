@@ -8,6 +8,8 @@ namespace {
 
 constexpr int64_t kQueries = 8 * kRows, kKeys = 256;  // a block of queries against a block of keys
 
+// Of bfloat16's pairs, queries, keys, values and the softmax's results are rounded; scores and sums are float32.
+template <int TERMS>
 struct FlashAttention {
   const float *query, *key, *value, *mask;
   float* output;
@@ -17,30 +19,23 @@ struct FlashAttention {
   bool causal;
 
   int64_t padded_keys() const { return round_up(keys, kLanes); }
+  int64_t places() const { return pieces(size, TERMS); }  // of a query or key
   int64_t width() const { return round_up(value_size, kLanes / 2); }  // of the values and results
 
-  // K^T of one head, in panels of two vectors of keys (the last may be one): a panel holds `size` rows.
+  // K^T of one head, in panels of two vectors of keys (the last may be one): a panel holds `places` rows.
   void pack_key(int64_t head, int64_t first, int64_t last, float* packed) const {
     for (int64_t start = first; start < last; start += 2 * kLanes) {
       const int64_t width = std::min<int64_t>(2 * kLanes, padded_keys() - start);
-      float* panel = packed + start * size;
-      for (int64_t k = 0; k < width; k++) {
-        const float* row = key + (head * keys + start + k) * size;
-        for (int64_t i = 0; i < size; i++) panel[i * width + k] = start + k < keys ? row[i] : 0.0f;
-      }
+      pack_panel<TERMS>(key + (head * keys + start) * size, size, std::min(width, keys - start), size, width, packed + start * places());
     }
   }
 
-  // V of one head, in panels of columns: a panel holds `keys` rows.
+  // V of one head, in panels of columns: a panel holds the places of `keys` rows.
   void pack_value(int64_t head, int64_t first, int64_t last, float* packed) const {
+    const Plain rows = {value + head * keys * value_size, value_size};
     for (int64_t column = 0, width; column < value_size; column += width) {
       width = panel_width(column, value_size, 3);
-      float* panel = packed + column * keys;
-      const int64_t copied = std::min(width, value_size - column);
-      for (int64_t k = first; k < last; k++) {
-        const float* row = value + (head * keys + k) * value_size + column;
-        for (int64_t i = 0; i < width; i++) panel[k * width + i] = i < copied ? row[i] : 0.0f;
-      }
+      rows.pack<TERMS>(first, last - first, column, width, packed + column * pieces(keys, TERMS) + first / TERMS * width);
     }
   }
 
@@ -48,26 +43,26 @@ struct FlashAttention {
   void attend(int64_t sample, int64_t head, int64_t first, const float* keys_packed, const float* values_packed, float* scratch) const {
     const int64_t rows = std::min(kQueries, queries - first), width = this->width();
     const int64_t visible = causal ? std::min(keys, first + rows) : keys;
-    float* const left = scratch;                           // queries, in groups of kRows: (size, kRows)
-    float* const result = left + kQueries * size;          // (kQueries, width)
+    float* const scaled = scratch;                         // queries: (kQueries, size)
+    float* const left = scaled + kQueries * size;          // the same in groups of kRows: (places, kRows)
+    float* const result = left + kQueries * places();      // (kQueries, width)
     float* const scores = result + kQueries * width;       // (kRows, kKeys)
     float* const peaks = scores + kRows * kKeys;           // of the scores, times log2 e
     float* const totals = peaks + kQueries;
     const float* const from = query + ((sample * heads + head) * queries + first) * size;
-    for (int64_t row = 0; row < kQueries; row++) {
-      float* to = left + row / kRows * kRows * size + row % kRows;
-      for (int64_t i = 0; i < size; i++) to[i * kRows] = row < rows ? from[row * size + i] * (scale * kLog2E) : 0.0f;
-      peaks[row] = -INFINITY;
-      totals[row] = 0;
-    }
+    for (int64_t i = 0; i < rows * size; i++) scaled[i] = from[i] * (scale * kLog2E);
+    std::fill(scaled + rows * size, scaled + kQueries * size, 0.0f);
+    pack_groups<TERMS>(scaled, size, kQueries, size, left);
+    std::fill(peaks, peaks + kQueries, -INFINITY);
+    std::fill(totals, totals + kQueries, 0.0f);
     std::memset(result, 0, kQueries * width * sizeof(float));
     for (int64_t start = 0; start < visible; start += kKeys) {
       const int64_t count = std::min(kKeys, visible - start);
       for (int64_t group = 0; group < rows; group += kRows) {
         for (int64_t k = 0; k < count; k += 2 * kLanes) {
-          const float* panel = keys_packed + (start + k) * size;
+          const float* panel = keys_packed + (start + k) * places();
           const int64_t panel_keys = std::min<int64_t>(2 * kLanes, padded_keys() - start - k);
-          multiply_panel<1, kRows, false>(left + group * size, panel, panel_keys, size, scores + k, kKeys);
+          multiply_panel<TERMS, 1, kRows, false>(left + group * places(), panel, panel_keys, places(), scores + k, kKeys);
         }
         float factors[kRows];
         for (int64_t i = 0; i < kRows; i++) {
@@ -79,9 +74,9 @@ struct FlashAttention {
         }
         for (int64_t column = 0, panel_columns; column < width; column += panel_columns) {
           panel_columns = panel_width(column, value_size, 3);
-          const float* panel = values_packed + column * keys + start * panel_columns;
+          const float* panel = values_packed + column * pieces(keys, TERMS) + start / TERMS * panel_columns;
           float* to = result + group * width + column;
-          multiply_panel<kKeys, 1, true>(scores, panel, panel_columns, count, to, width, factors);
+          multiply_panel<TERMS, kKeys, 1, true>(scores, panel, panel_columns, pieces(count, TERMS), to, width, factors);
         }
       }
     }
@@ -101,9 +96,9 @@ struct FlashAttention {
     }
   }
 
-  // scores -> 2^(scores - peak) for the first `end`, 0 up to `count`. Returns what earlier results must be multiplied by.
+  // scores -> 2^(scores - peak) for the first `end`, 0 up to `count`, by places. Returns what earlier results must be multiplied by.
   static float exponentials(float* line, int64_t end, int64_t count, float* peak, float* total) {
-    for (int64_t k = end; k < round_up(count, kLanes); k++) line[k] = -INFINITY;
+    for (int64_t k = end; k < round_up(count, TERMS * kLanes); k++) line[k] = -INFINITY;
     Full largest = Full{} - INFINITY;
     for (int64_t k = 0; k < count; k += kLanes) {
       const Full scores = load<Full>(line + k);
@@ -113,10 +108,13 @@ struct FlashAttention {
     *peak = std::max(before, max(largest));
     const float subtracted = *peak == -INFINITY ? 0.0f : *peak;
     Full added = {};
-    for (int64_t k = 0; k < count; k += kLanes) {
-      const Full weights = exp2(load<Full>(line + k) - subtracted);
-      store(line + k, weights);
-      added += weights;
+    for (int64_t k = 0; k < count; k += TERMS * kLanes) {
+      Full weights[TERMS];
+      for (int i = 0; i < TERMS; i++) {
+        weights[i] = exp2(load<Full>(line + k + i * kLanes) - subtracted);
+        added += weights[i];
+      }
+      store(line + k / TERMS, TERMS == 1 ? weights[0] : to_pairs(weights[0], weights[TERMS - 1]));
     }
     const float factor = std::exp2(before - subtracted);
     *total = *total * factor + sum(added);
@@ -125,9 +123,9 @@ struct FlashAttention {
 
   int run() const {
     const int64_t groups = heads / key_heads, blocks = (queries + kQueries - 1) / kQueries;
-    const int64_t head_floats = round_up(padded_keys() * size, kLanes) + round_up(keys * width(), kLanes);
-    const int64_t key_floats = round_up(padded_keys() * size, kLanes);
-    const int64_t scratch_floats = round_up(kQueries * (size + width() + 2) + kRows * kKeys, kLanes);
+    const int64_t key_floats = round_up(padded_keys() * places(), kLanes);
+    const int64_t head_floats = key_floats + round_up(pieces(keys, TERMS) * width(), kLanes);
+    const int64_t scratch_floats = round_up(kQueries * (size + places() + width() + 2) + kRows * kKeys, kLanes);
     Pool& pool = Pool::get();
     const int64_t wave = std::min<int64_t>(pool.threads(), batch * key_heads);  // heads packed at a time
     const int64_t pack_keys = 4 * kKeys, pack_blocks = (keys + pack_keys - 1) / pack_keys;
@@ -155,12 +153,9 @@ struct FlashAttention {
   }
 };
 
-}  // namespace
-
-// (query (B, N, S, D), key (B, M, T, D), value (B, M, T, E), scale, causal[, mask broadcastable to (B, N, S, T)]) -> (B, N, S, E);
-// M divides N
-KERNEL(Attention) {
-  FlashAttention call;
+template <int TERMS>
+int attention(int count, void** params, int64_t** shapes) {
+  FlashAttention<TERMS> call;
   call.query = (const float*)params[0];
   call.key = (const float*)params[1];
   call.value = (const float*)params[2];
@@ -177,3 +172,12 @@ KERNEL(Attention) {
   }
   return call.run();
 }
+
+}  // namespace
+
+// (query (B, N, S, D), key (B, M, T, D), value (B, M, T, E), scale, causal[, mask broadcastable to (B, N, S, T)]) -> (B, N, S, E);
+// M divides N
+KERNEL(Attention) { return attention<1>(count, params, shapes); }
+
+// The same, whose products may round to bfloat16.
+KERNEL(AttentionOfBfloat16) { return attention<kTerms<bfloat16>>(count, params, shapes); }

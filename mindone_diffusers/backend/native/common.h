@@ -1,8 +1,8 @@
 // What the kernels share: MindSpore's signature, threads, vectors, and the innermost product.
 //
-// They are float32 operators for `mindspore.ops.Custom` (func_type="aot"). See operators.py for what each computes. `params`, `ranks` and
-// `shapes` list the inputs and then the output; Python numbers arrive as tensors of rank 0. Tensors are contiguous. A kernel returns 0, or 1
-// when it could not get its memory.
+// They are float32 operators for `mindspore.ops.Custom` (func_type="aot"), of which some take weights in bfloat16. See operators.py for what
+// each computes. `params`, `ranks`, `shapes` and `dtypes` list the inputs and then the output; Python numbers arrive as tensors of rank 0.
+// Tensors are contiguous. A kernel returns 0, or 1 when it could not get its memory.
 
 #pragma once
 
@@ -18,13 +18,21 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
+
+#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#define BFLOAT16_PRODUCTS 1
+#else
+#define BFLOAT16_PRODUCTS 0
+#endif
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 #define KERNEL(name)                                                                                          \
   EXPORT int name([[maybe_unused]] int count, void** params, [[maybe_unused]] int* ranks, int64_t** shapes, \
-                  const char**, void*, void*)
+                  [[maybe_unused]] const char** dtypes, void*, void*)
 
 namespace kernels {
 
@@ -162,6 +170,26 @@ inline V load(const float* from) {
   return vector;
 }
 
+// The first half of a float32.
+struct bfloat16 {
+  uint16_t bits;
+};
+
+template <class V>
+inline Full load(const bfloat16* from) {
+  typedef uint16_t Shorts __attribute__((vector_size(2 * kLanes)));
+  typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
+  Shorts bits;
+  std::memcpy(&bits, from, sizeof(Shorts));
+  return (Full)(__builtin_convertvector(bits, Words) << 16);
+}
+
+// function(values), a pointer to what they are by `dtype`: float or bfloat16.
+template <class Function>
+inline int by_dtype(const void* values, const char* dtype, Function function) {
+  return std::strcmp(dtype, "bfloat16") == 0 ? function((const bfloat16*)values) : function((const float*)values);
+}
+
 template <class V>
 inline void store(float* to, V vector) {
   std::memcpy(to, &vector, sizeof(V));
@@ -173,6 +201,11 @@ using Indices = std::make_integer_sequence<int, kLanes>;
 template <int FIRST, int... I>
 inline Full zip(Full a, Full b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, FIRST + I / 2 + I % 2 * kLanes...);
+}
+
+template <class V>
+inline V broadcast(float number) {
+  return number - V{};
 }
 
 // Every second number of two vectors from FIRST on.
@@ -199,6 +232,12 @@ inline void transpose(Full (&rows)[kLanes]) {
 inline Full load_part(const float* from, int64_t count, float filler = 0) {
   float buffer[kLanes];
   for (int i = 0; i < kLanes; i++) buffer[i] = i < count ? from[i] : filler;
+  return load<Full>(buffer);
+}
+
+inline Full load_part(const bfloat16* from, int64_t count) {
+  bfloat16 buffer[kLanes] = {};
+  std::copy(from, from + count, buffer);
   return load<Full>(buffer);
 }
 
@@ -237,9 +276,56 @@ inline Full exp2(Full x) {
 
 constexpr float kLog2E = 1.44269504f;
 
-// c (kRows x N vectors, rows `c_step` apart) = factor c + a b, without `factor` c + a b: a has element (row, k) at row * ROW + k * STEP; b is
-// packed, N vectors a k.
-template <class V, int N, int64_t ROW, int64_t STEP, bool ACCUMULATE>
+// Products add up float32 terms, or bfloat16 ones by twos: then a pair of neighbours, rounded, is in the place of a float in whatever is packed,
+// and the sums are float32. kTerms: how many terms are in a place, where one side has these numbers.
+template <class Number>
+constexpr int kTerms = BFLOAT16_PRODUCTS && std::is_same_v<Number, bfloat16> ? 2 : 1;
+
+Full add_pairs(Full sum, Full left, Full right);
+Half add_pairs(Half sum, Half left, Half right);
+Full to_pairs(Full first, Full second);
+Full interleave_pairs(Full first, Full second);  // one number of the first and one of the second by turns
+
+#if BFLOAT16_PRODUCTS
+inline Full add_pairs(Full sum, Full left, Full right) { return (Full)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right); }
+
+inline Half add_pairs(Half sum, Half left, Half right) { return (Half)_mm256_dpbf16_ps((__m256)sum, (__m256bh)left, (__m256bh)right); }
+
+inline Full to_pairs(Full first, Full second) { return (Full)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first); }
+
+inline Full interleave_pairs(Full first, Full second) {
+  typedef uint16_t Shorts __attribute__((vector_size(64)));
+  const Shorts numbers = (Shorts)to_pairs(first, second);
+  return (Full)__builtin_shufflevector(numbers, numbers, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                       13, 29, 14, 30, 15, 31);
+}
+#endif
+
+// The next kLanes places, `count` terms of which are there.
+template <int TERMS>
+inline Full load_terms(const float* from, int64_t count) {
+  if constexpr (TERMS == 1) {
+    return count >= kLanes ? load<Full>(from) : load_part(from, count);
+  } else {
+    const Full first = load_terms<1>(from, count);
+    return to_pairs(first, count > kLanes ? load_terms<1>(from + kLanes, count - kLanes) : Full{});
+  }
+}
+
+template <int TERMS>
+inline Full load_terms(const bfloat16* from, int64_t count) {
+  if constexpr (TERMS == 1) {
+    return count >= kLanes ? load<Full>(from) : load_part(from, count);
+  } else {
+    Full pairs = {};
+    std::memcpy(&pairs, from, count >= 2 * kLanes ? sizeof(Full) : count * sizeof(bfloat16));
+    return pairs;
+  }
+}
+
+// c (kRows x N vectors, rows `c_step` apart) = factor c + a b, without `factor` c + a b: a has place (row, k) at row * ROW + k * STEP; b is
+// packed, N vectors a k; `depth` counts places.
+template <int TERMS, class V, int N, int64_t ROW, int64_t STEP, bool ACCUMULATE>
 inline void multiply(const float* a, const float* b, int64_t depth, float* c, int64_t c_step, const float* factor) {
   V total[kRows][N];
 #pragma GCC unroll 8
@@ -255,7 +341,13 @@ inline void multiply(const float* a, const float* b, int64_t depth, float* c, in
     for (int row = 0; row < kRows; row++) {
       const float left = a[row * ROW + k * STEP];
 #pragma GCC unroll 4
-      for (int n = 0; n < N; n++) total[row][n] += left * right[n];
+      for (int n = 0; n < N; n++) {
+        if constexpr (TERMS == 1) {
+          total[row][n] += left * right[n];
+        } else {
+          total[row][n] = add_pairs(total[row][n], broadcast<V>(left), right[n]);
+        }
+      }
     }
   }
 #pragma GCC unroll 8
@@ -269,17 +361,17 @@ inline void multiply(const float* a, const float* b, int64_t depth, float* c, in
 }
 
 // The same for a b that is one panel of a matrix.
-template <int64_t ROW, int64_t STEP, bool ACCUMULATE>
+template <int TERMS, int64_t ROW, int64_t STEP, bool ACCUMULATE>
 inline void multiply_panel(const float* a, const float* b, int64_t width, int64_t depth, float* c, int64_t c_step,
                            const float* factor = nullptr) {
   if (width == 3 * kLanes) {
-    multiply<Full, 3, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+    multiply<TERMS, Full, 3, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
   } else if (width == 2 * kLanes) {
-    multiply<Full, 2, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+    multiply<TERMS, Full, 2, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
   } else if (width == kLanes) {
-    multiply<Full, 1, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+    multiply<TERMS, Full, 1, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
   } else {
-    multiply<Half, 1, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
+    multiply<TERMS, Half, 1, ROW, STEP, ACCUMULATE>(a, b, depth, c, c_step, factor);
   }
 }
 
@@ -292,23 +384,26 @@ inline int64_t panel_width(int64_t column, int64_t columns, int64_t widest) {
   return left >= kLanes ? kLanes : kLanes / 2;
 }
 
-// The `depth` first numbers of `count` rows, `step` apart, at most kLanes of each -> vectors of the rows' first, second, ... numbers. What
+// The `depth` first numbers of `count` rows, `step` apart, at most kLanes places of each -> vectors of the rows' first, second, ... places. What
 // lies `ahead` in the rows is fetched: the processor does not notice so many rows by itself.
-inline void load_columns(const float* from, int64_t step, int64_t count, int64_t depth, int64_t ahead, Full (&columns)[kLanes]) {
+template <int TERMS, class Number>
+inline void load_columns(const Number* from, int64_t step, int64_t count, int64_t depth, int64_t ahead, Full (&columns)[kLanes]) {
   for (int64_t row = 0; row < kLanes; row++, from += step) {
     if (row < count) __builtin_prefetch(from + ahead);
-    columns[row] = row >= count ? Full{} : depth >= kLanes ? load<Full>(from) : load_part(from, depth);
+    columns[row] = row >= count ? Full{} : load_terms<TERMS>(from, depth);
   }
   transpose(columns);
 }
 
-// (count, depth), rows `step` apart -> a panel (depth, width) whose columns they are, width >= count
-inline void pack_panel(const float* from, int64_t step, int64_t count, int64_t depth, int64_t width, float* to) {
+// (count, depth), rows `step` apart -> a panel (places, width) whose columns they are, width >= count
+template <int TERMS, class Number>
+inline void pack_panel(const Number* from, int64_t step, int64_t count, int64_t depth, int64_t width, float* to) {
+  const int64_t places = pieces(depth, TERMS);
   for (int64_t column = 0; column < width; column += kLanes) {
-    for (int64_t k = 0; k < depth; k += kLanes) {
+    for (int64_t k = 0; k < places; k += kLanes) {
       Full columns[kLanes];
-      load_columns(from + column * step + k, step, count - column, depth - k, 4 * kLanes, columns);
-      for (int64_t i = 0; i < std::min<int64_t>(kLanes, depth - k); i++) {
+      load_columns<TERMS>(from + column * step + k * TERMS, step, count - column, depth - k * TERMS, 4 * kLanes * TERMS, columns);
+      for (int64_t i = 0; i < std::min<int64_t>(kLanes, places - k); i++) {
         float* line = to + (k + i) * width + column;
         if (width - column >= kLanes) {
           store(line, columns[i]);
@@ -328,17 +423,63 @@ inline void store_grouped(const Full& numbers, int64_t row, int64_t step, float*
   }
 }
 
-// (count, depth), rows `step` apart -> groups of kRows rows, each (depth, kRows)
-inline void pack_groups(const float* from, int64_t step, int64_t count, int64_t depth, float* to) {
+// (count, depth), rows `step` apart -> groups of kRows rows, each (places, kRows)
+template <int TERMS, class Number>
+inline void pack_groups(const Number* from, int64_t step, int64_t count, int64_t depth, float* to) {
+  const int64_t places = pieces(depth, TERMS);
   for (int64_t row = 0; row < count; row += kLanes) {
-    for (int64_t k = 0; k < depth; k += kLanes) {
+    for (int64_t k = 0; k < places; k += kLanes) {
       Full columns[kLanes];
-      load_columns(from + row * step + k, step, count - row, depth - k, 4 * kLanes, columns);
-      for (int64_t i = 0; i < std::min<int64_t>(kLanes, depth - k); i++) {
-        store_grouped(columns[i], row, depth * kRows, to + (k + i) * kRows);
+      load_columns<TERMS>(from + row * step + k * TERMS, step, count - row, depth - k * TERMS, 4 * kLanes * TERMS, columns);
+      for (int64_t i = 0; i < std::min<int64_t>(kLanes, places - k); i++) {
+        store_grouped(columns[i], row, places * kRows, to + (k + i) * kRows);
       }
     }
   }
 }
+
+// The panel (places, width) of rows, `depth` of them from `first` on, that right.row(row, column, width, to) gives from `column` on.
+template <int TERMS, class Right>
+void pack_rows(const Right& right, int64_t first, int64_t depth, int64_t column, int64_t width, float* to) {
+  if constexpr (TERMS == 1) {
+    for (int64_t k = 0; k < depth; k++) right.row(first + k, column, width, to + k * width);
+  } else {
+    float rows[2][3 * kLanes] = {};
+    for (int64_t k = 0; k < depth; k += 2, to += width) {
+      right.row(first + k, column, width, rows[0]);
+      if (k + 1 < depth) {
+        right.row(first + k + 1, column, width, rows[1]);
+      } else {
+        std::memset(rows[1], 0, sizeof(rows[1]));
+      }
+      for (int64_t i = 0; i < width; i += kLanes) {
+        const Full pairs = interleave_pairs(load<Full>(rows[0] + i), load<Full>(rows[1] + i));
+        std::memcpy(to + i, &pairs, width - i >= kLanes ? sizeof(Full) : sizeof(Half));
+      }
+    }
+  }
+}
+
+// A right side in memory: element (k, column) is at k * columns + column.
+struct Plain {
+  const float* values;
+  int64_t columns;
+
+  template <int TERMS>
+  void pack(int64_t first, int64_t depth, int64_t column, int64_t width, float* to) const {
+    pack_rows<TERMS>(*this, first, depth, column, width, to);
+  }
+
+  void row(int64_t k, int64_t column, int64_t width, float* to) const {
+    const int64_t count = std::min(width, columns - column);
+    const float* from = values + k * columns + column;
+    if (count == width) {
+      for (int64_t i = 0; i < width; i += kLanes / 2) store(to + i, load<Half>(from + i));
+    } else {
+      std::memset(to, 0, width * sizeof(float));
+      std::memcpy(to, from, count * sizeof(float));
+    }
+  }
+};
 
 }  // namespace kernels

@@ -33,7 +33,10 @@ def _first(input, *others):
 
 
 def _kernel(name: str, shape, bprop=None, dtype=_first) -> ops.Custom:
-    return ops.Custom(f"{library()}:{name}", shape, dtype, func_type="aot", bprop=bprop)
+    kernel = ops.Custom(f"{library()}:{name}", shape, dtype, func_type="aot", bprop=bprop)
+    if bprop is not None:  # graph mode takes the gradient of one operator for another's that has the same attributes
+        kernel.add_prim_attr("gradient", bprop.__name__)
+    return kernel
 
 
 def _two(input, *others):
@@ -167,6 +170,12 @@ def layer_norm(input: Tensor, normalized_shape: tuple[int, ...], weight: Tensor 
 # Products
 
 
+def _takes(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the dtypes are those of the kernels of products and convolutions."""
+    floats = input.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
+    return floats and (weight.dtype == ms.float32 or weight.dtype == ms.bfloat16)
+
+
 def _linear_shape(input, weight, *bias):
     if input[-1] != weight[1] or any(list(size) != [weight[0]] for size in bias):
         raise ValueError(f"linear of {input[-1]} features has a weight of shape {weight} and a bias of shape {bias[0] if bias else None}.")
@@ -190,10 +199,11 @@ _biased_linear = _kernel("Linear", _linear_shape, _biased_linear_bprop)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """From 16 rows and a million multiplications on; below, packing the weights, or calling the kernel, takes longer than it saves."""
+    """From 16 rows and a million multiplications on; below, packing the weights, or calling the kernel, takes longer than it saves, unless
+    they are in bfloat16 and would be cast."""
     rows = input.size // max(input.shape[-1], 1)
-    floats = input.dtype == ms.float32 and weight.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
-    if not floats or rows < 16 or input.size * weight.shape[0] < 1 << 20:
+    few = rows < 16 or input.size * weight.shape[0] < 1 << 20
+    if not _takes(input, weight, bias) or few and weight.dtype == ms.float32:
         return cpu.linear(input, weight, bias)
     return _linear(input, weight) if bias is None else _biased_linear(input, weight, bias)
 
@@ -259,15 +269,16 @@ def conv2d(
     dilation: tuple[int, int],
     groups: int,
 ) -> Tensor:
-    """1x1 and 3x3 on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else MindSpore's.
+    """1x1 and 3x3, with float32 weights on images of 64 pixels or more. Up to 4096 pairs of channels, gradients are kernels too; else
+    MindSpore's.
 
     Winograd's products round several times as much as direct ones: they are for where they save a millisecond.
     """
     outputs, channels, height, width = weight.shape
     usual = (height, padding) in ((1, (0, 0)), (3, (0, 0)), (3, (1, 1))) and stride in ((1, 1), (2, 2)) and dilation == (1, 1)
     pixels = input.shape[2] * input.shape[3]
-    floats = input.dtype == ms.float32 and weight.dtype == ms.float32 and (bias is None or bias.dtype == ms.float32)
-    if not usual or height != width or groups != 1 or pixels < 64 or not floats:
+    tiny = pixels < 64 and weight.dtype == ms.float32
+    if not usual or height != width or groups != 1 or tiny or not _takes(input, weight, bias):
         return cpu.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if bias is None:
         bias = ops.zeros((outputs,), ms.float32)
@@ -282,6 +293,8 @@ def conv2d(
         kernels = _direct_conv
     else:
         kernels = _patch_conv
+    if small:  # these kernels are of float32 only
+        weight = weight.astype(ms.float32)
     return kernels[small][stride[0], padding[0]](input, weight, bias, float(stride[0]), float(padding[0]))
 
 
@@ -343,19 +356,24 @@ def _masked_attention_bprop(query, key, value, scale, is_causal, mask, out, dout
 
 _attention = _kernel("Attention", _attention_shape, _attention_bprop)
 _masked_attention = _kernel("Attention", _attention_shape, _masked_attention_bprop)
+_rounded_attention = _kernel("AttentionOfBfloat16", _attention_shape, _attention_bprop)
+_masked_rounded_attention = _kernel("AttentionOfBfloat16", _attention_shape, _masked_attention_bprop)
 
 
 def attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float, kernel: str = "native"
 ) -> Tensor:
-    """The kernel computes in float32, whatever the inputs' dtype; of other kernels it knows the names only."""
-    if kernel != "native":
+    """The kernel "native" computes in float32, whatever the inputs' dtype, and "native_bfloat16" rounds what it multiplies, where the
+    processor can; of others it knows the names only."""
+    if kernel not in ("native", "native_bfloat16"):
         return cpu.attention(query, key, value, attn_mask, is_causal, scale, kernel)
     dtype = value.dtype
     if dtype != ms.float32:
         query, key, value = query.astype(ms.float32), key.astype(ms.float32), value.astype(ms.float32)
     if attn_mask is None:
-        output = _attention(query, key, value, float(scale), float(is_causal))
+        compute = _attention if kernel == "native" else _rounded_attention
+        output = compute(query, key, value, float(scale), float(is_causal))
     else:
-        output = _masked_attention(query, key, value, float(scale), float(is_causal), additive_mask(attn_mask, ms.float32))
+        compute = _masked_attention if kernel == "native" else _masked_rounded_attention
+        output = compute(query, key, value, float(scale), float(is_causal), additive_mask(attn_mask, ms.float32))
     return output if dtype == ms.float32 else output.astype(dtype)

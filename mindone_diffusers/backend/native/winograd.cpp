@@ -75,7 +75,7 @@ struct Run {
   int lane, count;
 };
 
-template <int SIZE>
+template <int SIZE, class Number>
 struct Winograd {
   static constexpr int kTile = SIZE + 2, kPositions = kTile * kTile;
   static constexpr int64_t kOutputs = 2 * kLanes, kChannels = 3456 / kPositions;  // a block of weights: (kPositions, 32, 96 or 216), 442 KB
@@ -84,7 +84,9 @@ struct Winograd {
   static constexpr int64_t kSums = kOutputs + 1, kWeights = kPositions * (kOutputs / kRows) * (kChannels * kRows + kLanes);
   static int64_t group_step(int64_t depth) { return depth * kRows + kLanes; }
 
-  const float *input, *weight, *bias;
+  const float* input;
+  const Number* weight;
+  const float* bias;
   float* output;
   int64_t batch, channels, height, width, outputs;
 
@@ -167,11 +169,11 @@ struct Winograd {
       const int64_t rows = std::min<int64_t>(kLanes, outputs - output - o);
       for (int64_t c = 0; c < count; c += kLanes) {
         const int64_t numbers = 9 * std::min<int64_t>(kLanes, count - c);
-        const float* from = weight + ((output + o) * channels + first + c) * 9;
+        const Number* from = weight + ((output + o) * channels + first + c) * 9;
         Full taps[9 * kLanes];
         for (int64_t i = 0; i < numbers; i += kLanes) {
           Full columns[kLanes];
-          load_columns(from + i, 9 * channels, rows, numbers - i, 9 * kLanes, columns);
+          load_columns<1>(from + i, 9 * channels, rows, numbers - i, 9 * kLanes, columns);
           std::copy(columns, columns + kLanes, taps + i);
         }
         for (int64_t i = 0; 9 * i < numbers; i++) {
@@ -202,9 +204,9 @@ struct Winograd {
           float* sum = sums + (start * kPositions + position * wide) * kSums;
           for (int64_t row = 0; row < rows; row += kRows, group += group_step(depth), sum += kRows * wide) {
             if (channel == 0) {
-              multiply_panel<1, kRows, false>(group, tiles, wide, depth, sum, wide);
+              multiply_panel<1, 1, kRows, false>(group, tiles, wide, depth, sum, wide);
             } else {
-              multiply_panel<1, kRows, true>(group, tiles, wide, depth, sum, wide);
+              multiply_panel<1, 1, kRows, true>(group, tiles, wide, depth, sum, wide);
             }
           }
         }
@@ -286,19 +288,22 @@ struct Winograd {
 };
 
 // About what the products of a pair of channels take: a vector of tiles a position, and as much as another one for the transforms.
-template <int SIZE>
-int64_t cost(const Winograd<SIZE>& call) {
-  return Winograd<SIZE>::kPositions * (round_up(call.tiles(), kLanes) + kLanes);
+template <int SIZE, class Number>
+int64_t cost(const Winograd<SIZE, Number>& call) {
+  return Winograd<SIZE, Number>::kPositions * (round_up(call.tiles(), kLanes) + kLanes);
 }
 
 }  // namespace
 
-// (input (N, C, H, W), weight (O, C, 3, 3), bias (O,), stride 1, padding 1) -> (N, O, H, W)
+// (input (N, C, H, W), weight (O, C, 3, 3) in float32 or bfloat16, bias (O,), stride 1, padding 1) -> (N, O, H, W)
 KERNEL(WinogradConv) {
-  const float *input = (const float*)params[0], *weight = (const float*)params[1], *bias = (const float*)params[2];
-  float* output = (float*)params[5];
-  const int64_t *in = shapes[0], outputs = shapes[1][0];
-  const Winograd<2> small = {input, weight, bias, output, in[0], in[1], in[2], in[3], outputs};
-  const Winograd<4> large = {input, weight, bias, output, in[0], in[1], in[2], in[3], outputs};
-  return cost(small) < cost(large) ? small.run() : large.run();
+  return by_dtype(params[1], dtypes[1], [=](auto* weight) {
+    using Number = std::remove_cv_t<std::remove_pointer_t<decltype(weight)>>;
+    const float *input = (const float*)params[0], *bias = (const float*)params[2];
+    float* output = (float*)params[5];
+    const int64_t *in = shapes[0], outputs = shapes[1][0];
+    const Winograd<2, Number> small = {input, weight, bias, output, in[0], in[1], in[2], in[3], outputs};
+    const Winograd<4, Number> large = {input, weight, bias, output, in[0], in[1], in[2], in[3], outputs};
+    return cost(small) < cost(large) ? small.run() : large.run();
+  });
 }
