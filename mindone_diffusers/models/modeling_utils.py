@@ -21,7 +21,7 @@ from ..core.files import replaced_folder
 from .repeated_blocks import RepeatedBlocks
 
 
-class ModelMixin(nn.Module):
+class ModelMixin(hub.PushToHubMixin, nn.Module):
     """Base of all models.
 
     `__call__` is the user's signature: plain Python that checks and normalises, then runs a *tensor core* through

@@ -48,7 +48,7 @@ class ImagePipelineOutput(BaseOutput):
     images: "list[Image.Image] | np.ndarray | ms.Tensor"
 
 
-class DiffusionPipeline(ConfigMixin):
+class DiffusionPipeline(hub.PushToHubMixin, ConfigMixin):
     """Base of all pipelines: a set of components (models, a scheduler, tokenizers, ...) and a `__call__` that runs them.
 
     The arguments of a subclass's `__init__` without a default, and those in `_optional_components`, are its components. It hands them to

@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors as hf
 
-from mindone_diffusers import DDIMScheduler
+from mindone_diffusers import AutoencoderTiny, DDIMScheduler, DDPMPipeline
 from mindone_diffusers.core import hub
 from mindone_diffusers.core.configuration import ConfigMixin
 from mindone_diffusers.core.errors import CheckpointError, FileMissingError
@@ -190,8 +190,23 @@ def test_commit_hash_of_a_config(cache):
     assert Unet.load_config("org/name", subfolder="unet", return_commit_hash=True, **cache) == ({"a": 1}, COMMIT)
 
 
-def test_a_scheduler_is_pushed_as_it_is_saved(tmp_path, monkeypatch):
-    scheduler, uploads = DDIMScheduler(clip_sample=False), []
+def model() -> AutoencoderTiny:
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8,), decoder_block_out_channels=(8,), num_encoder_blocks=(1,), num_decoder_blocks=(1,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("create", "names"),
+    [
+        (DDIMScheduler, {"scheduler_config.json"}),
+        (model, {"config.json", "diffusion_pytorch_model.fp16.safetensors"}),
+        (lambda: DDPMPipeline(model(), DDIMScheduler()), {"model_index.json", "scheduler", "unet"}),
+    ],
+    ids=["scheduler", "model", "pipeline"],
+)
+def test_what_is_pushed_is_what_is_saved(create, names, tmp_path, monkeypatch):
+    pushed, uploads = create(), []
 
     def create_repo(repo_id, **arguments):
         assert arguments == {"private": True, "token": None, "exist_ok": True}
@@ -199,14 +214,16 @@ def test_a_scheduler_is_pushed_as_it_is_saved(tmp_path, monkeypatch):
 
     def upload_folder(*, folder_path, **arguments):
         uploads.append(arguments)
-        return {path.name: path.read_text() for path in Path(folder_path).iterdir()}
+        return {path.name: path.is_dir() or path.read_bytes() for path in Path(folder_path).iterdir()}
 
     monkeypatch.setattr(huggingface_hub, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub, "upload_folder", upload_folder)
-    files = scheduler.push_to_hub("name", private=True, subfolder="scheduler", create_pr=True)
-    assert files == {"scheduler_config.json": scheduler.to_json_string()}
-    expected = {"repo_id": "me/name", "path_in_repo": "scheduler", "token": None, "create_pr": True}
-    assert uploads == [{**expected, "commit_message": "Upload DDIMScheduler"}]
+    files = pushed.push_to_hub("name", private=True, subfolder="part", create_pr=True, variant="fp16")
+    pushed.save_pretrained(tmp_path, **({} if isinstance(pushed, DDIMScheduler) else {"variant": "fp16"}))
+    assert files == {path.name: path.is_dir() or path.read_bytes() for path in tmp_path.iterdir()}
+    assert files.keys() == names
+    expected = {"repo_id": "me/name", "path_in_repo": "part", "token": None, "create_pr": True}
+    assert uploads == [{**expected, "commit_message": f"Upload {type(pushed).__name__}"}]
 
 
 def test_get_config_dict(tmp_path):
