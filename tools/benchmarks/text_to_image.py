@@ -6,6 +6,7 @@ Prints seconds and ratios to PyTorch eager. `--folder` keeps the seeded checkpoi
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,11 @@ from common import SD15_UNET, SD15_VAE, SDXL_UNET, alternate, report, save_seede
 import mindone_diffusers as md  # noqa: E402
 
 BENCHMARKS = ("import", "load", "unet", "sdxl", "vae", "tiny", "pipeline")
+
+
+def printed(code: str) -> str:
+    """What a process of its own prints. It gets the environment as Python knows it, without the OMP_NUM_THREADS=1 of `import mindspore`."""
+    return subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True, check=True).stdout
 
 
 def compare(title: str, ours, theirs, options: argparse.Namespace) -> None:
@@ -134,10 +140,7 @@ def load(folder: Path, options: argparse.Namespace) -> None:
     print(f"Loading the SD1.5 UNet, a file of {size / 1e9:.2f} GB")
     for _ in range(options.runs):
         for name, side in sides.items():
-            output = subprocess.run(
-                [sys.executable, "-c", LOAD.format(root=root, path=str(path), **side)], capture_output=True, text=True, check=True
-            ).stdout
-            seconds, touched, added = map(float, output.split()[-3:])
+            seconds, touched, added = map(float, printed(LOAD.format(root=root, path=str(path), **side)).split()[-3:])
             print(
                 f"  {name:12s} from_pretrained {seconds:6.2f} s   with one pass over the weights {touched:6.2f} s   "
                 f"memory added {added / size:4.2f} of the file",
@@ -150,10 +153,7 @@ def import_time(folder: Path, options: argparse.Namespace) -> None:
     root = str(Path(__file__).resolve().parents[2])
     for statement in ("import mindspore", "import mindone_diffusers", "import diffusers"):
         code = f"import sys, time; sys.path.insert(0, {root!r}); t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
-        seconds = [
-            float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1])
-            for _ in range(max(3, options.runs))
-        ]
+        seconds = [float(printed(code).split()[-1]) for _ in range(max(3, options.runs))]
         print(f"  {statement:28s} best {min(seconds):6.3f} s   median {np.median(seconds):6.3f} s", flush=True)
 
 
@@ -200,8 +200,7 @@ def pipeline(folder: Path, options: argparse.Namespace) -> None:
     for name, (imports, loading, given) in sides.items():
         output = str(folder / f"{name}.npy")
         code = PIPELINE.format(root=root, imports=imports, load=loading, latents=given, output=output, steps=options.steps)
-        printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        loaded, total, peak = map(float, printed.split()[-3:])
+        loaded, total, peak = map(float, printed(code).split()[-3:])
         images[name] = np.load(output)
         difference = f"{np.abs(images[name] - images['ours, graph']).max():.1e}"
         print(
