@@ -1,7 +1,7 @@
 """Modules whose calls a cache replaces while the model runs a step, eagerly or as a part of its graph."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -107,23 +107,10 @@ class HookedModules:
         named = {f"step_{kind}_{i}": value for kind, values in (("state", states), ("number", numbers)) for i, value in enumerate(values)}
         return {**named, **self._constants, "step_shape": output.shape, "step_dtype": output.dtype}
 
-    @contextlib.contextmanager
-    def _hooked(self, hook: type[Hook], attributes: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    def _hooked(self, hook: type[Hook], attributes: Mapping[str, Mapping[str, Any]]) -> contextlib.AbstractContextManager[None]:
         """Within the context, the modules are hooked, and have these attributes."""
-        for name, own in attributes.items():
-            module = self._modules[name]
-            module.unhooked = type(module).construct
-            module.__class__ = nn.overridden(type(module), hook)
-            for attribute, value in own.items():
-                setattr(module, attribute, value)
-        try:
-            yield
-        finally:
-            for name, own in attributes.items():
-                module = self._modules[name]
-                module.__class__ = type(module).__bases__[1]
-                for attribute in ("unhooked", *own):
-                    delattr(module, attribute)
+        modules = {self._modules[name]: own for name, own in attributes.items()}
+        return nn.overridden(hook, {module: {"unhooked": type(module).construct, **own} for module, own in modules.items()})
 
 
 def _parameter(value: Tensor, name: str) -> ms.Parameter:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from mindspore import Tensor
 
-from .. import nn
 from ..backend import graph
 from ..core.logging import get_logger
 from .inputs import mutable
@@ -140,7 +139,7 @@ class CacheMixin(ModelMixin):
         if not self._filled:
             self.fill_parameters()
         with graph.eager():
-            return nn.Module.__call__(self, *args)
+            return self._run_core("construct", *args)
 
     @contextlib.contextmanager
     def cached_variant(self, *key: Hashable) -> Iterator[None]:

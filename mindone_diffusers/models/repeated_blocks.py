@@ -1,6 +1,7 @@
 """A model that runs eagerly but for its repeated blocks, each a compiled graph: of blocks that are alike one is compiled."""
 
 import contextlib
+import functools
 import inspect
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,9 +21,14 @@ class CompiledBlock:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if graph.is_differentiating():
             return super().__call__(*args, **kwargs)
-        arguments = inspect.signature(self.construct).bind(*args, **kwargs)
+        arguments = _signature(type(self)).bind(self, *args, **kwargs)
         arguments.apply_defaults()
-        return self.compiled_block(*(mutable(value) if isinstance(value, (dict, tuple)) else value for value in arguments.args))
+        return self.compiled_block(*(mutable(value) if isinstance(value, (dict, tuple)) else value for value in arguments.args[1:]))
+
+
+@functools.cache
+def _signature(kind: type[nn.Module]) -> inspect.Signature:
+    return inspect.signature(kind.construct)
 
 
 class RepeatedBlocks:
@@ -44,21 +50,16 @@ class RepeatedBlocks:
         self._run, self._created = run, time.time_ns()
 
     def __call__(self, *args: Any) -> tuple:
-        with graph.eager(), self._compiled_blocks():
+        attributes = {block: {"compiled_block": compiled} for block, compiled in self._compiled.items()}
+        with graph.eager(), self._own_graphs(), nn.overridden(CompiledBlock, attributes):
             return self._run(*args)
 
     @contextlib.contextmanager
-    def _compiled_blocks(self) -> Iterator[None]:
-        """Within the context, the blocks' calls run these graphs."""
-        before = {}
-        for block, compiled in self._compiled.items():
-            before[block] = type(block), graph.exchange_compiled(block, self._created)
-            block.__class__ = nn.overridden(type(block), CompiledBlock)
-            block.compiled_block = compiled
+    def _own_graphs(self) -> Iterator[None]:
+        """Within the context, MindSpore uses these graphs of the blocks."""
+        before = {block: graph.exchange_compiled(block, self._created) for block in self._compiled}
         try:
             yield
         finally:
-            for block, (kind, created) in before.items():
-                del block.compiled_block
-                block.__class__ = kind
+            for block, created in before.items():
                 graph.exchange_compiled(block, created)

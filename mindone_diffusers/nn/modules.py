@@ -7,7 +7,7 @@ Parameters are created without being filled: they allocate no memory until a che
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import mindspore as ms
@@ -154,10 +154,26 @@ class Module(ms.nn.Cell):
         return self
 
 
+@contextlib.contextmanager
+def overridden(by: type, attributes: Mapping[Module, Mapping[str, Any]]) -> Iterator[None]:
+    """Within the context, a class overrides methods of modules, and they have these attributes."""
+    kinds = {module: type(module) for module in attributes}
+    for module, own in attributes.items():
+        module.__class__ = _subclass(kinds[module], by)
+        for name, value in own.items():
+            setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, own in attributes.items():
+            module.__class__ = kinds[module]
+            for name in own:
+                delattr(module, name)
+
+
 @functools.cache
-def overridden(kind: type[Module], by: type) -> type[Module]:
-    """A subclass of a class of modules, some of whose methods another class overrides. Blocks go by their class's name where they share a
-    compilation: it stays."""
+def _subclass(kind: type[Module], by: type) -> type[Module]:
+    """Blocks go by their class's name where they share a compilation: it stays."""
     return type(kind.__name__, (by, kind), {"__module__": by.__module__, "__qualname__": f"{by.__name__} {kind.__name__}"})
 
 
